@@ -1,0 +1,24 @@
+/* text_encoder.h: CLIP's text model (transformers v4.37.2, models/clip/modeling_clip.py,
+ * CLIPTextTransformer). */
+#ifndef ATTNPLUG_MODEL_TEXT_ENCODER_H
+#define ATTNPLUG_MODEL_TEXT_ENCODER_H
+
+#include "layer.h"
+
+struct text_encoder;
+
+/* folder: diffusers' text_encoder folder (config.json and safetensors).  op: for its causal
+ * attention; NULL: auto. */
+attn_status text_encoder_open(struct compute *c, const char *folder, const char *op,
+                              struct text_encoder **out, attn_error *err);
+void text_encoder_close(struct text_encoder *t);
+int64_t text_encoder_width(const struct text_encoder *t);
+int64_t text_encoder_tokens(const struct text_encoder *t); /* max_position_embeddings */
+
+/* ids [B, tokens] host int32.  clip_skip: hidden layers to leave out, then the final layer norm as
+ * ever. out: host fp32 [B, tokens, width].  Plans for the shape as needed. */
+attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_t *ids,
+                             uint32_t clip_skip, float *out, attn_error *err);
+uint64_t text_encoder_peak(const struct text_encoder *t);
+
+#endif

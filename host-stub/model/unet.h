@@ -1,0 +1,45 @@
+/* unet.h: UNet2DConditionModel (diffusers v0.26.3, models/unets/unet_2d_condition.py). */
+#ifndef ATTNPLUG_MODEL_UNET_H
+#define ATTNPLUG_MODEL_UNET_H
+
+#include "layer.h"
+
+struct unet;
+
+/* Which processor a layer gets: asked once for each attention layer, by diffusers' name
+ * ("down_blocks.0.attentions.0.transformer_blocks.0.attn1"). */
+struct unet_processors {
+    attn_status (*choose)(void *ctx, const char *layer, attn_layer_spec *spec, attn_error *err);
+    void *ctx;
+};
+
+/* folder: diffusers' unet folder. */
+attn_status unet_open(struct compute *c, const char *folder, const struct unet_processors *p,
+                      struct unet **out, attn_error *err);
+void unet_close(struct unet *u);
+
+int64_t unet_in_channels(const struct unet *u);
+int64_t unet_cross_dim(const struct unet *u);
+int64_t unet_sample_size(const struct unet *u); /* latents a side, the model's own */
+int64_t unet_downscale(const struct unet *u);   /* latents' sides are multiples of it */
+/* Height and width of the mid block's tokens for latents of h x w. */
+void unet_mid_size(const struct unet *u, int64_t h, int64_t w, int64_t *mid_h, int64_t *mid_w);
+
+struct unet_call {
+    attn_tensor sample;   /* [B, h, w, in] in the compute's type, at the device */
+    attn_tensor timestep; /* [B] fp32, at the device */
+    attn_tensor encoder;  /* [B, tokens, cross_dim] */
+    attn_tensor out;      /* [B, h, w, out] */
+    attn_tensor
+        key_mass; /* [B, mid tokens] fp32 from the mid block's first self-attention, or absent */
+    int32_t same_encoder; /* encoder is what it was in this shape's previous real run */
+};
+
+/* In a pass of the caller's: dry it plans, real it computes. */
+attn_status unet_forward(attn_work *w, struct unet *u, const struct unet_call *call);
+
+/* Layer `index`: diffusers' name, processor and op; ATTN_NOT_FOUND past the end. */
+attn_status unet_layer(const struct unet *u, uint32_t index, const char **name,
+                       const char **processor, const char **op);
+
+#endif

@@ -1,0 +1,124 @@
+/* attn_sag.h: libattnsag's pipeline: Stable Diffusion with self-attention guidance (SAG), every
+ * attention layer in a plugin.
+ *
+ * Hong et al. 2022, "Improving Sample Quality of Diffusion Models Using Self-Attention Guidance";
+ * diffusers v0.26.3, pipelines/stable_diffusion_sag/pipeline_stable_diffusion_sag.py.
+ * Conventions as in attn_host.h.  Zero-fill an options struct, set `size`, then what you want: 0
+ * and NULL stand for the defaults given beside each field.
+ */
+#ifndef ATTN_SAG_H
+#define ATTN_SAG_H
+
+#include "attn_layer.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct attn_sag attn_sag; /* a loaded pipeline */
+
+/* A processor for the UNet's layers whose name matches `glob` (diffusers' name without
+ * ".processor"). */
+typedef struct {
+    const char *glob; /* NULL: every layer */
+    attn_layer_spec spec;
+} attn_sag_processor;
+
+typedef struct {
+    uint32_t size; /* sizeof(attn_sag_open_options) */
+    uint32_t flags;
+    const char *model;  /* a folder in diffusers' format */
+    const char *device; /* "cpu" (default) */
+    const char *dtype;  /* "f32" (default): element type of weights and activations */
+    uint32_t n_threads; /* 0: as OpenMP decides */
+    uint32_t n_processors;
+    const attn_sag_processor
+        *processors; /* later ones win; a layer that none matches has standard + auto */
+    const char
+        *op; /* for every attention that a processor's own attention_op does not name; NULL: auto */
+    const char *scheduler; /* diffusers' class name in place of the folder's; NULL: the folder's */
+    void (*log)(void *ctx, int32_t level, const char *text); /* as in attn_host; may be NULL */
+    void *log_ctx;
+} attn_sag_open_options;
+
+/* registry outlives the pipeline. Errors name the file and what was expected. [any] */
+ATTN_API attn_status attn_sag_open(attn_registry *registry, const attn_sag_open_options *options,
+                                   attn_sag **sag, attn_error *err);
+ATTN_API void attn_sag_close(attn_sag *sag); /* [owner] NULL does nothing */
+
+/* Told after each step.  latents: fp32 [n_images, 4, h, w], the callback's to read until it
+ * returns. Anything but 0 cancels. */
+typedef int32_t (*attn_sag_progress)(void *ctx, uint32_t step, uint32_t n_steps, float timestep,
+                                     const attn_tensor *latents);
+
+typedef struct {
+    uint32_t size; /* sizeof(attn_sag_run_options) */
+    uint32_t flags;
+    const char *const *prompts; /* n_prompts, or NULL with prompt_embeds */
+    uint32_t n_prompts;
+    uint32_t n_negative; /* 0 (then ""), 1 for all, or n_prompts */
+    const char *const *negative_prompts;
+    const attn_tensor *prompt_embeds; /* host fp32 [n, 77, C] in place of prompts, or NULL */
+    const attn_tensor *negative_prompt_embeds; /* likewise */
+    const attn_tensor *latents;   /* host fp32 [images, 4, h, w] in place of random ones, or NULL */
+    uint32_t height, width;       /* pixels; 0: the model's own */
+    uint32_t num_inference_steps; /* 0: 50 */
+    uint32_t num_images_per_prompt; /* 0: 1 */
+    double guidance_scale;          /* with ATTN_SAG_SET_GUIDANCE, else 7.5; on when > 1 */
+    double sag_scale;               /* with ATTN_SAG_SET_SAG, else 0.75; on when > 0 */
+    double eta;                     /* DDIM's, 0 to 1 */
+    const uint64_t
+        *seeds; /* n_seeds: 0 (then 0 for all), 1 generator for all, or one for each image */
+    uint32_t n_seeds;
+    uint32_t clip_skip;         /* layers of the text encoder to leave out, 0 none */
+    attn_sag_progress progress; /* or NULL */
+    void *progress_ctx;
+    uint32_t progress_every; /* steps; 0: 1 */
+    uint32_t reserved;
+    /* SAG masks to use in place of the model's own, bytes [steps, images, tokens]; for comparisons.
+     */
+    const attn_tensor *sag_masks;
+} attn_sag_run_options;
+#define ATTN_SAG_SET_GUIDANCE 1u
+#define ATTN_SAG_SET_SAG      2u
+#define ATTN_SAG_LATENT       4u /* no decoding: images stays absent */
+
+/* What came out.  Owned by the result; free with attn_sag_result_free. */
+typedef struct {
+    uint32_t size; /* sizeof(attn_sag_result), set by the caller */
+    uint32_t n_images;
+    attn_tensor images;    /* fp32 [n_images, height, width, 3], 0 to 1 */
+    attn_tensor latents;   /* fp32 [n_images, 4, h, w] */
+    attn_tensor key_mass;  /* fp32 [steps, n_images, tokens]: what each mask was made of; absent
+                              without SAG */
+    uint64_t peak_bytes;   /* of own allocations: weights and arena */
+    double seconds_encode; /* text encoder */
+    double seconds_steps;  /* the denoising loop */
+    double seconds_decode;
+    const char *warning; /* "" or one line: what a prompt over 77 tokens lost */
+    void *owner;
+} attn_sag_result;
+
+/* [owner], but attn_sag_cancel is [any]. ATTN_CANCELLED when stopped; nothing is left behind. */
+ATTN_API attn_status attn_sag_run(attn_sag *sag, const attn_sag_run_options *options,
+                                  attn_sag_result *result, attn_error *err);
+ATTN_API void attn_sag_result_free(attn_sag_result *result);
+/* Stops the run in progress after the current step. Async-signal-safe. [any] */
+ATTN_API void attn_sag_cancel(attn_sag *sag);
+
+/* Which processor and op each of the UNet's layers has; ATTN_NOT_FOUND past the end. Texts live as
+ * long as the pipeline. op is "" before the first run. */
+ATTN_API attn_status attn_sag_layer(attn_sag *sag, uint32_t index, const char **layer,
+                                    const char **processor, const char **op);
+
+/* Prompt embeddings: fp32 [n, 77, C], to be freed with attn_sag_embeds_free. */
+ATTN_API attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t n_prompts,
+                                     uint32_t clip_skip, attn_tensor *embeds, char *warning,
+                                     uint32_t warning_bytes, attn_error *err);
+ATTN_API void attn_sag_embeds_free(attn_tensor *embeds);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* ATTN_SAG_H */
