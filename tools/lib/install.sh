@@ -1,0 +1,36 @@
+#!/bin/sh
+# install.sh build|test: installs the Debian packages that building, or building and testing, needs and that are
+# missing.  Asks for root only when something is; quick when nothing is.
+set -eu
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+case ${1:-build} in
+build) kinds='build' ;;
+test) kinds='build|test' ;;
+*) echo "install.sh: '$1' is neither build nor test" >&2; exit 2 ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "attnplug: not a Debian system; install by hand what tools/lib/packages lists" >&2
+    exit 0
+fi
+
+missing=
+# shellcheck disable=SC2013 # names have no spaces
+for package in $(sed -nE "s/^($kinds) //p" "$here/packages"); do
+    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+    [ "$state" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+echo "attnplug: installing$missing" >&2
+as_root=
+[ "$(id -u)" = 0 ] || as_root=sudo
+if [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
+    echo "attnplug: root is needed to install; as root: apt-get install$missing" >&2
+    exit 1
+fi
+# shellcheck disable=SC2086
+{
+    $as_root apt-get update -qq
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
+} >/dev/null
