@@ -1,0 +1,118 @@
+#include "check.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    TOKEN = 97
+}; /* exit status of a child that came to its end; 0 is what a plugin's exit() would give */
+
+void finding(struct result *r, const char *format, ...)
+{
+    r->verdict = VERDICT_FAIL;
+    r->failed++;
+    if (r->failed > 1)
+        return;
+    r->first = r->current;
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(r->message, sizeof r->message, format, args);
+    va_end(args);
+}
+
+void begin_case(struct result *r, int64_t index, const char *text)
+{
+    r->cases++;
+    r->current = index;
+    if (!r->failed)
+        (void)snprintf(r->case_text, sizeof r->case_text, "%s", text);
+}
+
+void case_range(const struct check *k, int64_t quick, int64_t full, int64_t *first, int64_t *end)
+{
+    const struct check_options *o = k->options;
+    *first = o->case_index >= 0 ? o->case_index : 0;
+    *end =
+        o->case_index >= 0 ? o->case_index + 1 : (o->cases ? o->cases : (o->quick ? quick : full));
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Waits until the child ends or the time is over; then kills it.  Returns its wait status, -1 for a
+ * hang. */
+static int wait_for(pid_t child, int seconds)
+{
+    double deadline = now() + seconds;
+    for (;;) {
+        int status;
+        pid_t done = waitpid(child, &status, WNOHANG);
+        if (done == child)
+            return status;
+        if (now() > deadline) {
+            kill(child, SIGKILL);
+            while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+                ;
+            return -1;
+        }
+        struct timespec nap = {0, 2000000};
+        nanosleep(&nap, NULL);
+    }
+}
+
+static void judge(struct result *r, int status, int seconds)
+{
+    if (status == -1)
+        finding(r, "did not end within %d s", seconds);
+    else if (WIFSIGNALED(status))
+        finding(r, "killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else if (!WIFEXITED(status) || WEXITSTATUS(status) != TOKEN)
+        finding(r, "the process was ended from within, with status %d", WEXITSTATUS(status));
+}
+
+/* The child's whole life. */
+static void live(const struct check_options *o, const struct test *t, struct result *r)
+{
+    struct check k;
+    if (check_open(&k, o, r) == ATTN_OK)
+        t->run(&k, r);
+    r->current = -1;
+    _exit(TOKEN);
+}
+
+void run_child(const struct check_options *o, const struct test *t, int seconds, struct result *out)
+{
+    memset(out, 0, sizeof *out);
+    (void)snprintf(out->name, sizeof out->name, "%s", t->name);
+    out->first = out->current = -1;
+    struct result *r =
+        mmap(NULL, sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (r == MAP_FAILED) {
+        finding(out, "no memory for the test's result");
+        return;
+    }
+    *r = *out;
+    double start = now();
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        live(o, t, r);
+    if (child < 0)
+        finding(r, "fork: %s", strerror(errno));
+    else
+        judge(r, wait_for(child, seconds), seconds);
+    r->seconds = now() - start;
+    *out = *r;
+    munmap(r, sizeof *r);
+}

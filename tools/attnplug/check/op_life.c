@@ -1,0 +1,353 @@
+/* op_life.c: what an op does besides computing. */
+#include "op_run.h"
+#include "op_tests.h"
+
+#include <dirent.h>
+#include <fenv.h>
+#include <locale.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+static attn_status create(const struct check *k, const attn_param *params, uint32_t n, attn_op **op,
+                          attn_error *err)
+{
+    attn_device device = {ATTN_DEVICE_CPU, 0, "cpu"};
+    return k->op->create(k->host, &device, params, n, op, err);
+}
+
+void op_life(const struct check *k, struct result *r)
+{
+    attn_op *op = instance_open(k, k->host, r);
+    if (!op)
+        return;
+    r->cases = r->taken = 1;
+    k->op->destroy(op);
+    k->op->destroy(NULL);
+    k->op->release(NULL);
+    if (k->op->query && k->op->query("example.unknown/1"))
+        finding(r, "query: answers an id that nobody defined");
+
+    struct caught e;
+    if (caught_open(&e))
+        return;
+    attn_param strange = {"no_such_parameter", ATTN_PARAM_INT, 0, 1, 0, NULL, NULL};
+    attn_op *other = NULL;
+    attn_status s = create(k, &strange, 1, &other, &e.err);
+    caught_look(&e, r, "create", s);
+    if (s == ATTN_OK) {
+        finding(r, "create: takes a parameter 'no_such_parameter' without a word");
+        k->op->destroy(other);
+    }
+    attn_device nowhere = {ATTN_DEVICE_CPU + 20, 0, "nowhere"};
+    caught_clear(&e);
+    s = k->op->create(k->host, &nowhere, NULL, 0, &other, &e.err);
+    caught_look(&e, r, "create", s);
+    if (s == ATTN_OK)
+        finding(r, "create: takes device type 21, runtime 'nowhere'");
+
+    const attn_host bare = {sizeof bare, 1,    NULL,
+                            NULL,        NULL, NULL}; /* the least that a host may be */
+    s = k->op->create(&bare, &(attn_device){ATTN_DEVICE_CPU, 0, "cpu"}, NULL, 0, &other, NULL);
+    if (s == ATTN_OK)
+        k->op->destroy(other);
+    else if (s != ATTN_UNSUPPORTED)
+        finding(r, "create: %s on a host without threads, log and query", attn_status_name(s));
+    caught_close(&e);
+}
+
+/* Draws cases until one is taken and has run once; its plan in *plan.  0, or -1 where none was
+ * found. */
+static int find_case(const struct check *k, attn_op *op, struct caught *e, struct op_case *c,
+                     int64_t *index, attn_op_plan **plan, struct result *r)
+{
+    for (int tries = 0; tries < 50; tries++, ++*index) {
+        op_case_draw(c, KIND_ANY, k->op->head.dtypes, k->options->seed + 4, (uint64_t)*index);
+        begin_case(r, *index, c->text);
+        if (case_run(k, op, c, e, plan, r) == ATTN_OK) {
+            r->taken++;
+            return 0;
+        }
+        op_case_close(c);
+    }
+    return -1;
+}
+
+static void again(const struct check *k, struct op_case *c, attn_op_plan *plan, struct result *r)
+{
+    static const unsigned char poisons[] = {0xFF, 0x00, 0x7F, 0x3C};
+    uint64_t first = case_bits(c);
+    for (size_t i = 1; i < sizeof poisons; i++) {
+        op_case_poison(c, poisons[i]);
+        attn_status s = k->op->run(plan, &c->call, NULL);
+        /* Gaps of a strided output keep the poison: undo it there by comparing elements only. */
+        if (s != ATTN_OK)
+            finding(r, "run %zu of the same plan: %s", i + 1, attn_status_name(s));
+        else
+            case_compare(k, c, r);
+    }
+    op_case_poison(c, poisons[0]);
+    if (k->op->run(plan, &c->call, NULL) == ATTN_OK && case_bits(c) != first)
+        finding(r, "the same call on the same data gave other bits");
+    if (!op_case_fill(c, 77)) { /* new data, same plan */
+        op_case_poison(c, poisons[0]);
+        if (k->op->run(plan, &c->call, NULL) == ATTN_OK)
+            case_compare(k, c, r);
+    }
+}
+
+void op_replay(const struct check *k, struct result *r)
+{
+    int64_t first, end;
+    struct caught e;
+    attn_op *op = instance_open(k, k->host, r);
+    if (!op || caught_open(&e))
+        return;
+    case_range(k, 20, 200, &first, &end);
+    for (int64_t i = first; i < end; i++) {
+        struct op_case c;
+        attn_op_plan *plan;
+        if (find_case(k, op, &e, &c, &i, &plan, r))
+            break;
+        again(k, &c, plan, r);
+        k->op->release(plan);
+        op_case_close(&c);
+    }
+    r->current = -1;
+    caught_close(&e);
+    k->op->destroy(op);
+}
+
+void op_allocation(const struct check *k, struct result *r)
+{
+    int64_t first, end;
+    struct caught e;
+    if (!alloc_counting()) {
+        r->verdict = VERDICT_SKIP;
+        (void)snprintf(r->message, sizeof r->message, "a sanitizer owns the allocator");
+        return;
+    }
+    attn_op *op = instance_open(k, k->host, r);
+    if (!op || caught_open(&e))
+        return;
+    case_range(k, 20, 100, &first, &end);
+    for (int64_t i = first; i < end; i++) {
+        struct op_case c;
+        attn_op_plan *plan;
+        if (find_case(k, op, &e, &c, &i, &plan, r))
+            break;
+        struct alloc_counts before = alloc_now();
+        (void)k->op->run(plan, &c.call, NULL);
+        struct alloc_counts after = alloc_now();
+        if (after.taken != before.taken)
+            finding(r, "run took memory from the heap %lld times",
+                    (long long)(after.taken - before.taken));
+        k->op->release(plan);
+        op_case_close(&c);
+    }
+    r->current = -1;
+    caught_close(&e);
+    k->op->destroy(op);
+}
+
+/* The same case on the pool, serially and shuffled: the same bits. */
+void op_order(const struct check *k, struct result *r)
+{
+    const attn_host serial = {sizeof serial, 1, k->host->ctx, NULL, NULL, k->host->query};
+    const attn_host *hosts[] = {k->host, &serial, k->shuffled};
+    static const char *const names[] = {"threads", "serial", "shuffled"};
+    int64_t first, end;
+    case_range(k, 15, 150, &first, &end);
+    for (int64_t i = first; i < end; i++) {
+        uint64_t bits[3] = {0};
+        int ran = 0;
+        for (int h = 0; h < 3; h++) {
+            struct op_case c;
+            struct caught e;
+            attn_op_plan *plan;
+            attn_op *op = instance_open(k, hosts[h], r);
+            if (!op || caught_open(&e))
+                return;
+            op_case_draw(&c, KIND_ANY, k->op->head.dtypes, k->options->seed + 5, (uint64_t)i);
+            begin_case(r, i, c.text);
+            if (case_run(k, op, &c, &e, &plan, r) == ATTN_OK) {
+                bits[h] = case_bits(&c);
+                ran++;
+                k->op->release(plan);
+            }
+            op_case_close(&c);
+            caught_close(&e);
+            k->op->destroy(op);
+        }
+        r->taken += ran == 3;
+        for (int h = 1; h < 3 && ran == 3; h++)
+            if (bits[h] != bits[0])
+                finding(r, "the result with %s differs from that with %s", names[h], names[0]);
+    }
+    r->current = -1;
+}
+
+/* -- two threads
+ * ----------------------------------------------------------------------------------------- */
+
+struct worker {
+    const struct check *k;
+    attn_op *op; /* shared, or NULL for one of its own */
+    int64_t first, end;
+    struct result own;
+};
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct caught e;
+    attn_op *op = w->op ? w->op : instance_open(w->k, w->k->host, &w->own);
+    if (!op || caught_open(&e))
+        return NULL;
+    for (int64_t i = w->first; i < w->end; i++) {
+        struct op_case c;
+        attn_op_plan *plan;
+        op_case_draw(&c, KIND_ANY, w->k->op->head.dtypes, w->k->options->seed + 6, (uint64_t)i);
+        begin_case(&w->own, i, c.text);
+        if (case_run(w->k, op, &c, &e, &plan, &w->own) == ATTN_OK) {
+            w->own.taken++;
+            case_compare(w->k, &c, &w->own);
+            w->k->op->release(plan);
+        }
+        op_case_close(&c);
+    }
+    caught_close(&e);
+    if (!w->op)
+        w->k->op->destroy(op);
+    return NULL;
+}
+
+static void together(const struct check *k, attn_op *shared, struct result *r)
+{
+    struct worker w[2];
+    pthread_t t[2];
+    int64_t first, end;
+    case_range(k, 20, 200, &first, &end);
+    for (int i = 0; i < 2; i++) {
+        memset(&w[i], 0, sizeof w[i]);
+        w[i] = (struct worker){k, shared, first, end, w[i].own};
+        w[i].own.first = -1;
+        if (pthread_create(&t[i], NULL, work, &w[i])) {
+            finding(r, "pthread_create failed");
+            return;
+        }
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(t[i], NULL);
+        r->cases += w[i].own.cases;
+        r->taken += w[i].own.taken;
+        if (w[i].own.failed) {
+            r->current = w[i].own.first;
+            finding(r, "with %s: %s", shared ? "two plans of one instance" : "two instances",
+                    w[i].own.message);
+        }
+    }
+}
+
+void op_threads(const struct check *k, struct result *r)
+{
+    attn_op *op = instance_open(k, k->host, r);
+    if (!op)
+        return;
+    together(k, NULL, r);
+    together(k, op, r);
+    r->current = -1;
+    k->op->destroy(op);
+}
+
+/* -- what is left behind
+ * ----------------------------------------------------------------------------------- */
+
+static int entries(const char *folder)
+{
+    int n = 0;
+    DIR *d = opendir(folder);
+    while (d && readdir(d))
+        n++;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+struct surroundings {
+    int threads, files, rounding, exceptions;
+    unsigned mxcsr;
+    char locale[64];
+    struct sigaction signals[32];
+};
+
+static void look_around(struct surroundings *s)
+{
+    memset(s, 0, sizeof *s);
+    s->threads = entries("/proc/self/task");
+    s->files = entries("/proc/self/fd");
+    s->rounding = fegetround();
+#if defined(__SSE2__)
+    s->mxcsr = __builtin_ia32_stmxcsr() & ~0x3Fu; /* less the sticky exception bits */
+#endif
+    (void)snprintf(s->locale, sizeof s->locale, "%s", setlocale(LC_ALL, NULL));
+    for (int n = 1; n < 32; n++)
+        sigaction(n, NULL, &s->signals[n]);
+}
+
+static void whole_life(const struct check *k, struct result *r, int64_t index)
+{
+    struct op_case c;
+    struct caught e;
+    attn_op_plan *plan;
+    attn_op *op = instance_open(k, k->host, r);
+    if (!op || caught_open(&e))
+        return;
+    op_case_draw(&c, KIND_ANY, k->op->head.dtypes, k->options->seed + 7, (uint64_t)index);
+    begin_case(r, index, c.text);
+    if (case_run(k, op, &c, &e, &plan, r) == ATTN_OK) {
+        r->taken++;
+        k->op->release(plan);
+    }
+    op_case_close(&c);
+    caught_close(&e);
+    k->op->destroy(op);
+}
+
+static void compare_surroundings(const struct surroundings *a, const struct surroundings *b,
+                                 struct result *r)
+{
+    if (b->threads != a->threads)
+        finding(r, "%d threads are left", b->threads - a->threads);
+    if (b->files != a->files)
+        finding(r, "%d open files are left", b->files - a->files);
+    if (b->rounding != a->rounding || b->mxcsr != a->mxcsr)
+        finding(r, "the floating-point mode changed (MXCSR %04x, was %04x)", b->mxcsr, a->mxcsr);
+    if (strcmp(b->locale, a->locale) != 0)
+        finding(r, "the locale changed to %s", b->locale);
+    for (int n = 1; n < 32; n++)
+        if (b->signals[n].sa_handler != a->signals[n].sa_handler)
+            finding(r, "the handler of signal %d (%s) changed", n, strsignal(n));
+}
+
+void op_leaks(const struct check *k, struct result *r)
+{
+    struct surroundings before, after;
+    int64_t first, end;
+    case_range(k, 100, 1000, &first, &end);
+    for (int64_t i = first; i < end && i < first + 20; i++)
+        whole_life(k, r, i); /* what is made once and kept is made now */
+    struct alloc_counts start = alloc_now();
+    look_around(&before);
+    for (int64_t i = first; i < end; i++)
+        whole_life(k, r, i);
+    look_around(&after);
+    struct alloc_counts done = alloc_now();
+    r->current = -1;
+    compare_surroundings(&before, &after, r);
+    if (alloc_counting() && done.live - start.live > (end - first) / 10)
+        finding(r, "%lld blocks of memory are left after %lld lives",
+                (long long)(done.live - start.live), (long long)(end - first));
+}
