@@ -1,0 +1,111 @@
+/* What the parts of memory_efficient share: the problem after validation, and the table that each
+ * instruction set fills. Nothing here is visible outside the plugin. */
+#ifndef MEMORY_EFFICIENT_H
+#define MEMORY_EFFICIENT_H
+
+#include <stdint.h>
+
+/* Keys in a tile. Fixed, and tiles start at multiples of it, so that a row's rounding depends
+ * neither on the number of threads nor on how queries are cut into blocks. */
+#define ME_KEYS 128
+/* Keys that one task of the key-mass pass owns. */
+#define ME_MASS_KEYS 512
+/* Packed rows of V and packed groups of keys are this many floats wide. */
+#define ME_GROUP 8
+
+enum me_type { ME_F32, ME_F16, ME_BF16, ME_BYTES };
+
+/* A tensor [batch][heads][rows][columns]; strides in elements, 0 where it is broadcast.
+ * data is NULL when the call does not have it. */
+struct me_view {
+    char *data;
+    int64_t stride[4];
+    enum me_type type;
+};
+
+/* One head of a view; strides in bytes. */
+struct me_matrix {
+    char *data;
+    int64_t row, col;
+    enum me_type type;
+};
+
+struct me_problem {
+    int64_t batch, heads, kv_heads; /* query head h reads KV head h / (heads / kv_heads) */
+    int64_t nq, nk, d, dv;
+    struct me_view q, k, v, out;
+    struct me_view bias, mask; /* broadcast to [batch, heads, nq, nk]; mask: non-zero attends */
+    struct me_view lse;        /* [batch, heads, nq, 1], fp32 */
+    struct me_view mass;       /* [batch, 1, 1, nk], fp32 */
+    int band;                  /* key j is seen by query i iff lo <= j - i <= hi */
+    int64_t lo, hi;
+    float scale;
+    int64_t block_q; /* queries of one attend task, a multiple of the kernels' rows */
+};
+
+struct me_kernels {
+    const char *name;
+    /* Queries that are worked on together: block_q is a multiple of it. */
+    int64_t rows;
+    /* Bytes that one thread needs for the problem; scratch is aligned to 64. */
+    uint64_t (*scratch)(const struct me_problem *p);
+    /* Queries [block * block_q, ...) of one head: out, and lse where present.
+     * Task t is block t % blocks of head t / blocks. */
+    void (*attend)(const struct me_problem *p, int64_t task, void *scratch);
+    /* Key mass of keys [tile * ME_MASS_KEYS, ...) of one batch entry, from p->lse. */
+    void (*mass)(const struct me_problem *p, int64_t task, void *scratch);
+};
+
+extern const struct me_kernels memory_efficient_c;
+extern const struct me_kernels memory_efficient_avx2;
+extern const struct me_kernels memory_efficient_avx512;
+
+static inline int64_t me_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline int64_t me_max(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline int64_t me_ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int64_t me_round_up(int64_t a, int64_t b)
+{
+    return me_ceil_div(a, b) * b;
+}
+
+static inline int64_t me_blocks(const struct me_problem *p)
+{
+    return me_ceil_div(p->nq, p->block_q);
+}
+
+static inline int64_t me_type_size(enum me_type type)
+{
+    return type == ME_F32 ? 4 : type == ME_BYTES ? 1 : 2;
+}
+
+/* The rows from `row` on of one head of a view. */
+static inline struct me_matrix me_head(const struct me_view *view, int64_t b, int64_t h,
+                                       int64_t row)
+{
+    int64_t size = me_type_size(view->type);
+    struct me_matrix m = {view->data, view->stride[2] * size, view->stride[3] * size, view->type};
+    if (m.data)
+        m.data += (b * view->stride[0] + h * view->stride[1] + row * view->stride[2]) * size;
+    return m;
+}
+
+static inline struct me_matrix me_at(struct me_matrix m, int64_t row, int64_t col)
+{
+    if (m.data)
+        m.data += row * m.row + col * m.col;
+    return m;
+}
+
+#endif
