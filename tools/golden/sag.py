@@ -4,7 +4,7 @@ The pipeline runs as it is; sag_masking is wrapped to note the attention that
 it is given. A file holds
   latents [B,4,h,w]              where the loop starts, before init_noise_sigma
   prompt_embeds, negative_prompt_embeds [B,77,C]   where the case stores them
-  variance_noise [S,B,4,h,w]     what the seed gives at each step, if eta > 0
+  variance_noise [S,B,4,h,w]     what the seed gives at each step, where stored
   key_mass [S,B,mh*mw], mask [S,B,mh,mw] uint8     if sag_scale > 0
   step_latents [K,B,4,h,w]       after the steps (from 1) of metadata "kept_steps"
   final_latents [B,4,h,w], image [B,H,W,3] uint8
@@ -29,7 +29,7 @@ CASES = {
         "guidance_scale": 5.0,
         "sag_scale": 0.75,
         "seed": [0],
-        "keep_every": 5,
+        "keep_every": 10,
         "store_embeds": True,
     },
     "emoji-128_batch": {
@@ -207,7 +207,7 @@ def write(name, case):
     if not torch.equal(latents * pipe.scheduler.init_noise_sigma, starts[0]):
         raise SystemExit(f"sag.py: {name} did not start from its seed")
     every = case.get("keep_every", 1)
-    kept = [i + 1 for i in range(len(steps)) if i == 0 or (i + 1) % every == 0]
+    kept = [i for i in range(1, len(steps)) if i == 1 or i % every == 0]  # the last is final_latents
     tensors = {
         "latents": latents,
         "step_latents": torch.stack([steps[i - 1] for i in kept]),
@@ -220,7 +220,7 @@ def write(name, case):
         near = (tensors["key_mass"] - 1).abs() < 1e-4
         print(f"{name}: {int(near.sum())} of {near.numel()} cells within 1e-4 of the threshold, "
               f"{tensors['mask'].float().mean():.0%} masked")
-    if case.get("eta", 0) > 0:
+    if case.get("eta", 0) > 0 and not text:  # a text's case starts from its seed anyway
         tensors["variance_noise"] = noise
     if not text or case.get("store_embeds"):
         tensors["prompt_embeds"] = prompt_embeds
