@@ -40,11 +40,14 @@ struct me_problem {
     int band;                  /* key j is seen by query i iff lo <= j - i <= hi */
     int64_t lo, hi;
     float scale;
+    int wants_mass;
     int64_t block_q; /* queries of one attend task, a multiple of the kernels' rows */
 };
 
 struct me_kernels {
     const char *name;
+    /* Whether this CPU and its operating system can run them. */
+    int (*usable)(void);
     /* Queries that are worked on together: block_q is a multiple of it. */
     int64_t rows;
     /* Bytes that one thread needs for the problem; scratch is aligned to 64. */

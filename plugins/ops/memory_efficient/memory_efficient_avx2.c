@@ -1,4 +1,5 @@
 /* memory_efficient with AVX2, FMA and F16C: 24 queries by 4 keys in 12 registers. */
+#include <cpuid.h>
 #include <immintrin.h>
 
 #include "memory_efficient.h"
@@ -11,13 +12,13 @@
 
 typedef __m256 vec;
 
-#define vec_load(p)     _mm256_loadu_ps(p)
-#define vec_store(p, x) _mm256_storeu_ps(p, x)
-#define vec_set1(x)     _mm256_set1_ps(x)
-#define vec_add(a, b)   _mm256_add_ps(a, b)
-#define vec_sub(a, b)   _mm256_sub_ps(a, b)
-#define vec_mul(a, b)   _mm256_mul_ps(a, b)
-#define vec_max(a, b)   _mm256_max_ps(a, b)
+#define vec_load(p)      _mm256_loadu_ps(p)
+#define vec_store(p, x)  _mm256_storeu_ps(p, x)
+#define vec_set1(x)      _mm256_set1_ps(x)
+#define vec_add(a, b)    _mm256_add_ps(a, b)
+#define vec_sub(a, b)    _mm256_sub_ps(a, b)
+#define vec_mul(a, b)    _mm256_mul_ps(a, b)
+#define vec_max(a, b)    _mm256_max_ps(a, b)
 #define vec_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
 
 static inline float vec_sum(vec x)
@@ -54,5 +55,12 @@ static inline vec vec_exp(vec x)
 }
 
 #include "v8_avx.h"
+
+static int kernels_usable(void)
+{
+    unsigned a, b, c, d;
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
 
 #include "tiles.h"

@@ -12,4 +12,10 @@
 #include "v8_avx.h"
 #include "vec_avx512.h"
 
+static int kernels_usable(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
 #include "tiles.h"

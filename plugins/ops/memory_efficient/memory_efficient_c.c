@@ -1,8 +1,9 @@
-/* memory_efficient in plain C: eight lanes as an array, which compilers vectorise where they can. */
+/* memory_efficient in plain C: eight lanes as an array, which compilers vectorise where they can.
+ */
 #include <stdint.h>
 #include <string.h>
 
-#include "../../common/half.h"
+#include "half.h"
 #include "memory_efficient.h"
 
 #define KERNELS      memory_efficient_c
@@ -104,14 +105,14 @@ static inline v8 v8_load(const char *p, enum me_type type)
     uint16_t h[LANES];
     if (type == ME_F32) {
         memcpy(y.f, p, sizeof y.f);
-        return y;
+    } else if (type == ME_BYTES) {
+        for (int i = 0; i < LANES; i++)
+            y.f[i] = p[i] ? 1.0f : 0.0f;
+    } else {
+        memcpy(h, p, sizeof h);
+        for (int i = 0; i < LANES; i++)
+            y.f[i] = type == ME_F16 ? fp16_to_float(h[i]) : bf16_to_float(h[i]);
     }
-    if (type == ME_BYTES) {
-        VEC_EACH(p[i] ? 1.0f : 0.0f);
-    }
-    memcpy(h, p, sizeof h);
-    for (int i = 0; i < LANES; i++)
-        y.f[i] = type == ME_F16 ? fp16_to_float(h[i]) : bf16_to_float(h[i]);
     return y;
 }
 
@@ -140,6 +141,11 @@ static inline void v8_transpose(v8 r[8])
             r[i].f[j] = r[j].f[i];
             r[j].f[i] = t;
         }
+}
+
+static int kernels_usable(void)
+{
+    return 1;
 }
 
 #include "tiles.h"

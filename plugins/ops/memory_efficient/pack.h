@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../../common/half.h"
+#include "half.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #ifdef __clang__

@@ -9,7 +9,8 @@
  * The including file defines vec, LANES, NV, vec_load, vec_store, vec_set1, vec_add, vec_sub,
  * vec_mul, vec_fma(a, b, c) = a b + c, vec_max(a, b) (b if a is NaN), vec_exp, vec_shield(x) (0
  * where x is minus infinity, else x), vec_sum, GROUP, KERNELS, KERNELS_NAME, and what pack.h
- * wants. A microtile is ROWS = NV * LANES queries wide; NV * GROUP accumulators live in registers. */
+ * wants. A microtile is ROWS = NV * LANES queries wide; NV * GROUP accumulators live in registers.
+ */
 
 #define ROWS (NV * LANES)
 
@@ -22,14 +23,14 @@
 #endif
 
 struct tile_memory {
-    float *qt;         /* [microtiles][d][ROWS] */
-    float *ot;         /* [microtiles][dv rounded up][ROWS] */
-    float *max, *sum;  /* [microtiles][ROWS] */
-    float *alpha;      /* [ROWS] */
-    float *s;          /* [ME_KEYS][ROWS] */
-    float *kp, *vp;    /* see pack.h */
-    float *part;       /* [ME_MASS_KEYS][LANES], key-mass pass only */
-    double *mass;      /* [ME_MASS_KEYS], key-mass pass only */
+    float *qt;        /* [microtiles][d][ROWS] */
+    float *ot;        /* [microtiles][dv rounded up][ROWS] */
+    float *max, *sum; /* [microtiles][ROWS] */
+    float *alpha;     /* [ROWS] */
+    float *s;         /* [ME_KEYS][ROWS] */
+    float *kp, *vp;   /* see pack.h */
+    float *part;      /* [ME_MASS_KEYS][LANES], key-mass pass only */
+    double *mass;     /* [ME_MASS_KEYS], key-mass pass only */
 };
 
 static float *carve(char **at, int64_t floats)
@@ -70,7 +71,7 @@ static uint64_t tiles_scratch(const struct me_problem *p)
 {
     struct tile_memory unused = {0};
     uint64_t need = memory_attend(p, NULL, &unused);
-    if (p->mass.data) {
+    if (p->wants_mass) {
         uint64_t mass = memory_mass(p, NULL, &unused);
         need = mass > need ? mass : need;
     }
@@ -85,8 +86,8 @@ static ALWAYS_INLINE void scores_group(int nv, const float *qt, const float *kp,
     UNROLL
     for (int i = 0; i < GROUP; i++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = vec_set1(0.0f);
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = vec_set1(0.0f);
     for (int64_t c = 0; c < d; c++, qt += ROWS, kp += ME_GROUP) {
         vec q[NV];
         UNROLL
@@ -103,10 +104,10 @@ static ALWAYS_INLINE void scores_group(int nv, const float *qt, const float *kp,
     UNROLL
     for (int i = 0; i < GROUP; i++)
         UNROLL
-        for (int v = 0; v < nv; v++) {
-            float *at = s + i * ROWS + v * LANES;
-            vec_store(at, add ? vec_add(vec_load(at), acc[i][v]) : acc[i][v]);
-        }
+    for (int v = 0; v < nv; v++) {
+        float *at = s + i * ROWS + v * LANES;
+        vec_store(at, add ? vec_add(vec_load(at), acc[i][v]) : acc[i][v]);
+    }
 }
 
 /* s[key][query] for a tile; kp and s hold keys rounded up to ME_GROUP. */
@@ -120,8 +121,8 @@ static ALWAYS_INLINE void scores_tile(int nv, const float *qt, const float *kp, 
     for (int64_t c = 0; c < d; c += step)
         for (int64_t j = 0; j < keys; j += ME_GROUP)
             for (int64_t g = 0; g < ME_GROUP; g += GROUP)
-                scores_group(nv, qt + c * ROWS, kp + j * d + c * ME_GROUP + g,
-                             me_min(step, d - c), s + (j + g) * ROWS, c > 0);
+                scores_group(nv, qt + c * ROWS, kp + j * d + c * ME_GROUP + g, me_min(step, d - c),
+                             s + (j + g) * ROWS, c > 0);
 }
 
 /* Scores become exp(s - max); max, sum and alpha, the factor for what was summed before, follow. */
@@ -136,8 +137,8 @@ static ALWAYS_INLINE void softmax_tile(int nv, float *s, int64_t keys, float *ma
     }
     for (int64_t j = 0; j < keys; j++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            top[v] = vec_max(vec_load(s + j * ROWS + v * LANES), top[v]);
+    for (int v = 0; v < nv; v++)
+        top[v] = vec_max(vec_load(s + j * ROWS + v * LANES), top[v]);
     UNROLL
     for (int v = 0; v < nv; v++) {
         vec old = vec_load(max + v * LANES);
@@ -147,12 +148,12 @@ static ALWAYS_INLINE void softmax_tile(int nv, float *s, int64_t keys, float *ma
     }
     for (int64_t j = 0; j < keys; j++)
         UNROLL
-        for (int v = 0; v < nv; v++) {
-            float *at = s + j * ROWS + v * LANES;
-            vec e = vec_exp(vec_sub(vec_load(at), top[v]));
-            vec_store(at, e);
-            total[v] = vec_add(total[v], e);
-        }
+    for (int v = 0; v < nv; v++) {
+        float *at = s + j * ROWS + v * LANES;
+        vec e = vec_exp(vec_sub(vec_load(at), top[v]));
+        vec_store(at, e);
+        total[v] = vec_add(total[v], e);
+    }
     UNROLL
     for (int v = 0; v < nv; v++) {
         float *at = sum + v * LANES;
@@ -169,8 +170,8 @@ static ALWAYS_INLINE void output_group(int nv, const float *s, const float *vp, 
     UNROLL
     for (int i = 0; i < GROUP; i++)
         UNROLL
-        for (int v = 0; v < nv; v++)
-            acc[i][v] = vec_set1(0.0f);
+    for (int v = 0; v < nv; v++)
+        acc[i][v] = vec_set1(0.0f);
     for (int64_t j = 0; j < keys; j++, s += ROWS, vp += ME_GROUP) {
         vec e[NV];
         UNROLL
@@ -187,10 +188,10 @@ static ALWAYS_INLINE void output_group(int nv, const float *s, const float *vp, 
     UNROLL
     for (int i = 0; i < GROUP; i++)
         UNROLL
-        for (int v = 0; v < nv; v++) {
-            float *at = ot + i * ROWS + v * LANES;
-            vec_store(at, vec_fma(vec_load(at), vec_load(alpha + v * LANES), acc[i][v]));
-        }
+    for (int v = 0; v < nv; v++) {
+        float *at = ot + i * ROWS + v * LANES;
+        vec_store(at, vec_fma(vec_load(at), vec_load(alpha + v * LANES), acc[i][v]));
+    }
 }
 
 /* exp(s - lse), summed over the queries of each lane into part[key][lane]. */
@@ -240,8 +241,8 @@ static void output(int nv, const float *s, const float *vp, int64_t keys, int64_
 {
     for (int64_t c = 0; c < dv; c += ME_GROUP)
         for (int64_t g = 0; g < ME_GROUP; g += GROUP)
-            EACH_WIDTH(nv, output_group(W, s, vp + c * ME_KEYS + g, keys, alpha,
-                                        ot + (c + g) * ROWS));
+            EACH_WIDTH(nv,
+                       output_group(W, s, vp + c * ME_KEYS + g, keys, alpha, ot + (c + g) * ROWS));
 }
 
 static void mass_add(int nv, const float *s, int64_t keys, const float *lse, float *part)
@@ -341,11 +342,13 @@ static void tiles_mass(const struct me_problem *p, int64_t task, void *scratch)
         mass_head(p, &w, j0, keys, &m);
     struct me_matrix out = me_at(me_head(&p->mass, w.b, 0, 0), 0, j0);
     for (int64_t j = 0; j < keys; j++)
-        element_store(out.data + j * out.col, ME_F32, (float)(m.mass[j] / (double)p->heads));
+        element_store(out.data + j * out.col, ME_F32,
+                      (float)(p->heads ? m.mass[j] / (double)p->heads : 0.0));
 }
 
 const struct me_kernels KERNELS = {
     .name = KERNELS_NAME,
+    .usable = kernels_usable,
     .rows = ROWS,
     .scratch = tiles_scratch,
     .attend = tiles_attend,

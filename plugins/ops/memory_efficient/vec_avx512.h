@@ -2,15 +2,15 @@
 
 typedef __m512 vec;
 
-#define vec_load(p)     _mm512_loadu_ps(p)
-#define vec_store(p, x) _mm512_storeu_ps(p, x)
-#define vec_set1(x)     _mm512_set1_ps(x)
-#define vec_add(a, b)   _mm512_add_ps(a, b)
-#define vec_sub(a, b)   _mm512_sub_ps(a, b)
-#define vec_mul(a, b)   _mm512_mul_ps(a, b)
-#define vec_max(a, b)   _mm512_max_ps(a, b)
+#define vec_load(p)      _mm512_loadu_ps(p)
+#define vec_store(p, x)  _mm512_storeu_ps(p, x)
+#define vec_set1(x)      _mm512_set1_ps(x)
+#define vec_add(a, b)    _mm512_add_ps(a, b)
+#define vec_sub(a, b)    _mm512_sub_ps(a, b)
+#define vec_mul(a, b)    _mm512_mul_ps(a, b)
+#define vec_max(a, b)    _mm512_max_ps(a, b)
 #define vec_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define vec_sum(x)      _mm512_reduce_add_ps(x)
+#define vec_sum(x)       _mm512_reduce_add_ps(x)
 
 static inline vec vec_shield(vec x)
 {

@@ -9,8 +9,8 @@ struct window {
 /* Whether the band leaves the window no pair at all. */
 static int window_hidden(const struct me_problem *p, const struct window *w)
 {
-    return p->band && (w->j0 + w->keys - 1 - w->i0 < p->lo ||
-                       w->j0 - (w->i0 + w->rows - 1) > p->hi);
+    return p->band &&
+           (w->j0 + w->keys - 1 - w->i0 < p->lo || w->j0 - (w->i0 + w->rows - 1) > p->hi);
 }
 
 static void window_band(const struct me_problem *p, const struct window *w, float *s)
