@@ -1,4 +1,4 @@
-#include "model/atomic_file.h"
+#include "atomic_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "attn_host.h"
 
 enum { TEMPORARY_TRIES = 100 };
 
@@ -52,7 +54,7 @@ attn_status atomic_file_open(atomic_file *file, const char *path, attn_error *er
     }
     file->path = exists ? realpath(path, NULL) : strdup(path);
     if (!file->path) {
-        return attn_fail(err, ATTN_INVALID, "%s: cannot write: %s", path, strerror(errno));
+        return attn_fail(err, ATTN_IO, "%s: cannot write: %s", path, strerror(errno));
     }
     int fd;
     if (exists && !S_ISREG(info.st_mode)) {
@@ -63,14 +65,14 @@ attn_status atomic_file_open(atomic_file *file, const char *path, attn_error *er
     }
     file->stream = fd >= 0 ? fdopen(fd, "wb") : NULL;
     if (!file->stream) {
-        attn_fail(err, ATTN_INVALID, "%s: cannot write: %s", path, strerror(errno));
+        attn_fail(err, ATTN_IO, "%s: cannot write: %s", path, strerror(errno));
         if (fd >= 0) {
             close(fd);
             atomic_file_discard(file);
         } else {
             file_forget(file);
         }
-        return ATTN_INVALID;
+        return ATTN_IO;
     }
     return ATTN_OK;
 }
@@ -94,9 +96,9 @@ attn_status atomic_file_commit(atomic_file *file, attn_error *err)
         reason = errno;
     }
     if (bad) {
-        attn_fail(err, ATTN_INVALID, "%s: cannot write: %s", file->path, strerror(reason));
+        attn_fail(err, ATTN_IO, "%s: cannot write: %s", file->path, strerror(reason));
         atomic_file_discard(file);
-        return ATTN_INVALID;
+        return ATTN_IO;
     }
     file_forget(file);
     return ATTN_OK;

@@ -1,10 +1,10 @@
 /* A file that appears whole or not at all: written beside its place, renamed onto it when done. */
-#ifndef ATTN_MODEL_ATOMIC_FILE_H
-#define ATTN_MODEL_ATOMIC_FILE_H
+#ifndef ATTNPLUG_MODEL_ATOMIC_FILE_H
+#define ATTNPLUG_MODEL_ATOMIC_FILE_H
 
 #include <stdio.h>
 
-#include "loader/error.h"
+#include "error.h"
 
 typedef struct {
     FILE *stream; /* where to write */
@@ -14,9 +14,9 @@ typedef struct {
 } atomic_file;
 
 /* Opens a temporary file beside `path`. A link is followed, so the link survives and its target is
- * replaced; a pipe or device is written in place. ATTN_INVALID, naming the path, where nothing can
- * be written there. After success exactly one of atomic_file_commit and atomic_file_discard must
- * follow. */
+ * replaced; a pipe or device is written in place. ATTN_IO, naming the path, where nothing can be
+ * written there, ATTN_INVALID for a folder. After success exactly one of atomic_file_commit and
+ * atomic_file_discard must follow. */
 attn_status atomic_file_open(atomic_file *file, const char *path, attn_error *err);
 
 /* Flushes, checks that each byte was taken and renames onto the final place. On failure the

@@ -1,4 +1,4 @@
-#include "model/safetensors_private.h"
+#include "safetensors_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +9,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "attn_host.h"
 
 struct safetensors {
     char *path;
@@ -241,7 +243,8 @@ static attn_status file_map(safetensors *file, attn_error *err)
     struct stat info;
     int fd = open(file->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &info) != 0) {
-        status = attn_fail(err, ATTN_INVALID, "%s: %s", file->path, strerror(errno));
+        status = attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO, "%s: %s", file->path,
+                           strerror(errno));
     } else if (!S_ISREG(info.st_mode)) {
         status = attn_fail(err, ATTN_INVALID, "%s: not a regular file", file->path);
     } else if (info.st_size > 0) {

@@ -3,13 +3,13 @@
  * Format (huggingface/safetensors, README.md "Format"): 8 bytes little-endian length n, n bytes of
  * JSON {"name": {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text: text}},
  * then the tensors' bytes, little-endian and row-major, one after another without holes. */
-#ifndef ATTN_MODEL_SAFETENSORS_H
-#define ATTN_MODEL_SAFETENSORS_H
+#ifndef ATTNPLUG_MODEL_SAFETENSORS_H
+#define ATTNPLUG_MODEL_SAFETENSORS_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#include "loader/error.h"
+#include "error.h"
 
 enum { SAFETENSORS_MAX_RANK = 8 };
 
@@ -35,7 +35,8 @@ typedef struct {
 typedef struct safetensors safetensors;
 
 /* Maps `path` for reading. Everything that the header says is checked against the file before it is
- * believed; ATTN_INVALID names the file, the tensor and what was expected. */
+ * believed; ATTN_INVALID names the file, the tensor and what was expected. ATTN_NOT_FOUND where
+ * there is no such file, ATTN_IO where it cannot be read. */
 attn_status safetensors_open(const char *path, safetensors **out, attn_error *err);
 
 /* NULL is fine. Tensors found before are dead afterwards. */

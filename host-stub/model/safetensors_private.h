@@ -1,7 +1,7 @@
-#ifndef ATTN_MODEL_SAFETENSORS_PRIVATE_H
-#define ATTN_MODEL_SAFETENSORS_PRIVATE_H
+#ifndef ATTNPLUG_MODEL_SAFETENSORS_PRIVATE_H
+#define ATTNPLUG_MODEL_SAFETENSORS_PRIVATE_H
 
-#include "model/safetensors.h"
+#include "safetensors.h"
 
 /* The format's own limit on the JSON header (safetensors/src/tensor.rs, MAX_HEADER_SIZE). */
 #define SAFETENSORS_MAX_HEADER 100000000u

@@ -1,11 +1,11 @@
-#include "model/safetensors_private.h"
+#include "safetensors_private.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "model/atomic_file.h"
+#include "atomic_file.h"
 
 /* One tensor on its way out: where it stands in the caller's list, and its size. */
 typedef struct {

@@ -1,0 +1,270 @@
+/* The tokenizer against ids that transformers' slow CLIPTokenizer gave (tools/golden/tokenizer.py).
+ *
+ * Arguments: the golden folder, the built-in model's tokenizer folder. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "attn_host.h"
+#include "tokenizer_private.h"
+
+static const char *golden_folder;
+static const char *tokenizer_folder;
+static tokenizer *tok;
+
+static int tokenizer_setup(void **state)
+{
+    ATTN_ERROR_ON(err, 256);
+    (void)state;
+    if (tokenizer_open(tokenizer_folder, &tok, &err)) {
+        print_error("%s\n", err.text);
+        return -1;
+    }
+    return 0;
+}
+
+static int tokenizer_teardown(void **state)
+{
+    (void)state;
+    tokenizer_close(tok);
+    return 0;
+}
+
+static json_t *golden_load(void)
+{
+    char path[4096];
+    json_error_t error;
+    snprintf(path, sizeof path, "%s/tokenizer_emoji.json", golden_folder);
+    json_t *golden = json_load_file(path, JSON_ALLOW_NUL, &error);
+    assert_non_null(golden);
+    return golden;
+}
+
+static int ids_agree(const int32_t *ids, size_t count, json_t *expected)
+{
+    int same = count == json_array_size(expected);
+    for (size_t i = 0; same && i < count; i++) {
+        same = ids[i] == json_integer_value(json_array_get(expected, i));
+    }
+    return same;
+}
+
+static void test_whole(void **state)
+{
+    ATTN_ERROR_ON(err, 256);
+    json_t *golden = golden_load();
+    json_t *texts = json_object_get(golden, "whole");
+    size_t failures = 0;
+    size_t i;
+    json_t *item;
+    (void)state;
+    json_array_foreach(texts, i, item)
+    {
+        const char *text = json_string_value(json_object_get(item, "text"));
+        id_list ids = {0};
+        assert_int_equal(id_list_add(&ids, tok->start), 0);
+        assert_int_equal(tokenizer_ids(tok, text, &ids, &err), ATTN_OK);
+        assert_int_equal(id_list_add(&ids, tok->end), 0);
+        if (!ids_agree(ids.ids, ids.count, json_object_get(item, "ids"))) {
+            char *shown = json_dumps(item, JSON_ENSURE_ASCII);
+            print_error("%s\n  got", shown);
+            for (size_t k = 0; k < ids.count; k++) {
+                print_error(" %d", ids.ids[k]);
+            }
+            print_error("\n");
+            free(shown);
+            failures++;
+        }
+        id_list_free(&ids);
+    }
+    print_message("%zu texts, %zu differ\n", json_array_size(texts), failures);
+    assert_true(json_array_size(texts) > 2000);
+    assert_int_equal(failures, 0);
+    json_decref(golden);
+}
+
+static void test_padded(void **state)
+{
+    ATTN_ERROR_ON(err, 256);
+    json_t *golden = golden_load();
+    json_t *texts = json_object_get(golden, "padded");
+    size_t i;
+    json_t *item;
+    (void)state;
+    assert_int_equal(tokenizer_max_length(tok), 77);
+    assert_true(json_array_size(texts) > 0);
+    json_array_foreach(texts, i, item)
+    {
+        int32_t ids[77];
+        char *cut = NULL;
+        const char *text = json_string_value(json_object_get(item, "text"));
+        assert_int_equal(tokenizer_encode(tok, text, ids, &cut, &err), ATTN_OK);
+        assert_true(ids_agree(ids, 77, json_object_get(item, "ids")));
+        free(cut);
+    }
+    json_decref(golden);
+}
+
+/* What diffusers warns of: the ids past the 75th, decoded. */
+static void test_cut_is_told(void **state)
+{
+    ATTN_ERROR_ON(err, 256);
+    char text[2048] = "";
+    int32_t ids[77];
+    char *cut = NULL;
+    (void)state;
+    for (int i = 0; i < 37; i++) {
+        strcat(text, "red heart ");
+    }
+    strcat(text, "on");
+    assert_int_equal(tokenizer_encode(tok, text, ids, &cut, &err), ATTN_OK);
+    assert_null(cut);
+    strcat(text, " a Blue heart, It's red!");
+    assert_int_equal(tokenizer_encode(tok, text, ids, &cut, &err), ATTN_OK);
+    assert_non_null(cut);
+    assert_string_equal(cut, "a blue heart, it's red!");
+    assert_int_equal(ids[76], tok->end);
+    free(cut);
+}
+
+static void test_invalid_utf8(void **state)
+{
+    static const struct {
+        const char *text, *offset;
+    } cases[] = {
+        {"caf\xe9", "offset 3"},
+        {"\x80", "offset 0"},
+        {"ab\xc0\xaf", "offset 2"},
+        {"a\xed\xa0\x80", "offset 1"},
+        {"abc\xf5\x80\x80\x80", "offset 3"},
+        {"abcd\xe2\x82", "offset 4"},
+        {"\xf4\x90\x80\x80", "offset 0"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ATTN_ERROR_ON(err, 256);
+        int32_t ids[77];
+        char *cut = NULL;
+        assert_int_equal(tokenizer_encode(tok, cases[i].text, ids, &cut, &err), ATTN_INVALID);
+        assert_non_null(strstr(err.text, cases[i].offset));
+        assert_null(cut);
+    }
+}
+
+/* A folder that tests write broken files to. */
+static char scratch[] = "/tmp/attnplug-tokenizer-XXXXXX";
+
+static void file_put(const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", scratch, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void scratch_clear(void)
+{
+    static const char *const names[] = {"vocab.json", "merges.txt", "tokenizer_config.json",
+                                        "special_tokens_map.json", "added_tokens.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s", scratch, names[i]);
+        unlink(path);
+    }
+}
+
+static void refused(attn_status expected, const char *part)
+{
+    ATTN_ERROR_ON(err, 512);
+    tokenizer *t = NULL;
+    assert_int_equal(tokenizer_open(scratch, &t, &err), expected);
+    assert_null(t);
+    if (!strstr(err.text, part)) {
+        fail_msg("\"%s\" does not say \"%s\"", err.text, part);
+    }
+}
+
+static const char small_vocab[] = "{\"!\": 0, \"!</w>\": 1, \"a\": 2, \"a</w>\": 3, \"ab</w>\": 4, "
+                                  "\"b</w>\": 5, \"<|startoftext|>\": 6, \"<|endoftext|>\": 7}";
+
+/* Stable Diffusion 2 pads with "!", which then is cut out of every prompt as a token of its own. */
+static void test_special_tokens(void **state)
+{
+    ATTN_ERROR_ON(err, 512);
+    tokenizer *t = NULL;
+    int32_t ids[10];
+    const int32_t expected[10] = {6, 4, 0, 5, 8, 9, 7, 0, 0, 0};
+    (void)state;
+    file_put("vocab.json", small_vocab);
+    file_put("merges.txt", "#version: 0.2\r\na b</w>\r\nx\r\n");
+    file_put("tokenizer_config.json", "{\"model_max_length\": 10}");
+    file_put("special_tokens_map.json",
+             "{\"bos_token\": {\"content\": \"<|startoftext|>\", \"lstrip\": false, \"rstrip\": "
+             "false, \"single_word\": false, \"normalized\": true}, \"pad_token\": \"!\"}");
+    file_put("added_tokens.json", "{\"<cat>\": 8, \"<dog>\": 9}");
+    assert_int_equal(tokenizer_open(scratch, &t, &err), ATTN_OK);
+    assert_int_equal(tokenizer_encode(t, "AB! b<cat>  <dog>", ids, NULL, &err), ATTN_OK);
+    assert_memory_equal(ids, expected, sizeof ids);
+    assert_int_equal(tokenizer_highest_id(t), 9);
+    tokenizer_close(t);
+    scratch_clear();
+}
+
+static void test_broken_folders(void **state)
+{
+    (void)state;
+    scratch_clear();
+    refused(ATTN_NOT_FOUND, "vocab.json");
+    file_put("vocab.json", "{\"a\": 1, ");
+    refused(ATTN_INVALID, "vocab.json");
+    file_put("vocab.json", "[1]");
+    refused(ATTN_INVALID, "must be a JSON object");
+    file_put("vocab.json", "{\"a\": -1}");
+    refused(ATTN_INVALID, "token a");
+    file_put("vocab.json", "{\"a\": \"x\"}");
+    refused(ATTN_INVALID, "token a");
+    file_put("vocab.json", "{\"a\": 2000000000}");
+    refused(ATTN_INVALID, "token a");
+    file_put("vocab.json", small_vocab);
+    refused(ATTN_NOT_FOUND, "merges.txt");
+    file_put("merges.txt", "");
+    refused(ATTN_NOT_FOUND, "tokenizer_config.json");
+    file_put("tokenizer_config.json", "{\"model_max_length\": 2}");
+    refused(ATTN_INVALID, "model_max_length");
+    file_put("tokenizer_config.json", "{\"bos_token\": 5}");
+    refused(ATTN_INVALID, "tokenizer_config.json");
+    file_put("tokenizer_config.json", "{\"added_tokens_decoder\": {\"x\": \"<a>\"}}");
+    refused(ATTN_INVALID, "added token x");
+    file_put("tokenizer_config.json", "{}");
+    file_put("added_tokens.json", "{\"<a>\": -3}");
+    refused(ATTN_INVALID, "added token <a>");
+    scratch_clear();
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole),          cmocka_unit_test(test_padded),
+        cmocka_unit_test(test_cut_is_told),    cmocka_unit_test(test_invalid_utf8),
+        cmocka_unit_test(test_special_tokens), cmocka_unit_test(test_broken_folders),
+    };
+    if (argc != 3 || !mkdtemp(scratch)) {
+        return 2;
+    }
+    golden_folder = argv[1];
+    tokenizer_folder = argv[2];
+    int failures = cmocka_run_group_tests(tests, tokenizer_setup, tokenizer_teardown);
+    rmdir(scratch);
+    return failures;
+}
