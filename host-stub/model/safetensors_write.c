@@ -48,9 +48,9 @@ static json_t *entry_json(const entry *item, uint64_t begin)
     for (uint32_t i = 0; i < item->tensor->rank; i++) {
         json_array_append_new(shape, json_integer(item->tensor->shape[i]));
     }
+    uint64_t end = begin + item->bytes;
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", safetensors_dtype_name(item->tensor->dtype),
-                     "shape", shape, "data_offsets", (json_int_t)begin,
-                     (json_int_t)(begin + item->bytes));
+                     "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
 /* The header as text, padded with spaces so that the data begin at a multiple of 8; NULL where a

@@ -105,16 +105,14 @@ static int merge_add(bpe *b, char *line, uint32_t rank)
     if (!right || strtok_r(NULL, " \t\r\f\v", &save)) {
         return 0;
     }
-    size_t left_bytes = strlen(left);
-    size_t right_bytes = strlen(right);
-    int64_t first = string_add(&b->symbols, left, left_bytes);
-    int64_t second = string_add(&b->symbols, right, right_bytes);
-    char *both = malloc(left_bytes + right_bytes + 1);
+    size_t size = strlen(left) + strlen(right) + 1;
+    int64_t first = string_add(&b->symbols, left, strlen(left));
+    int64_t second = string_add(&b->symbols, right, strlen(right));
     int64_t merged = STRING_ABSENT;
+    char *both = malloc(size);
     if (both) {
-        memcpy(both, left, left_bytes);
-        memcpy(both + left_bytes, right, right_bytes);
-        merged = string_add(&b->symbols, both, left_bytes + right_bytes);
+        snprintf(both, size, "%s%s", left, right);
+        merged = string_add(&b->symbols, both, size - 1);
     }
     free(both);
     if (first < 0 || second < 0 || merged < 0) {
@@ -129,7 +127,7 @@ static attn_status merges_read(bpe *b, const char *path, attn_error *err)
 {
     char *text = NULL;
     attn_status status = file_read(path, &text, err);
-    if (status) {
+    if (!text) {
         return status;
     }
     size_t lines = 1;

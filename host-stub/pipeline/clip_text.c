@@ -55,11 +55,13 @@ static void clean(const char *text, size_t bytes, utf8proc_uint8_t *out)
         if (c == ' ' || c == '\t' || c == '\n' || c == '\r' ||
             utf8proc_category(c) == UTF8PROC_CATEGORY_ZS) {
             *out++ = ' ';
+        } else if (c == 0xFFFD || category_major(c) == 'C') {
+            continue;
         } else if (is_cjk(c)) {
             *out++ = ' ';
             out += utf8proc_encode_char(c, out);
             *out++ = ' ';
-        } else if (c != 0xFFFD && category_major(c) != 'C') {
+        } else {
             out += utf8proc_encode_char(c, out);
         }
     }
@@ -165,6 +167,7 @@ attn_status clip_text_pieces(const char *text, size_t bytes, clip_piece_fn take,
     utf8 = malloc(count * 8 + 1);
     if (!codes || !lower || !utf8) {
         status = attn_fail(err, ATTN_NOMEM, "no memory for a prompt of %zu bytes", bytes);
+        goto done;
     }
     for (size_t i = 0; i < count && !status;) {
         size_t end = i;
@@ -175,6 +178,7 @@ attn_status clip_text_pieces(const char *text, size_t bytes, clip_piece_fn take,
         status = word_pieces(lower, n, utf8, take, ctx, err);
         i = end + 1;
     }
+done:
     free(utf8);
     free(lower);
     free(codes);

@@ -82,9 +82,10 @@ static attn_status common_configure(scheduler *s, json_t *config, attn_error *er
 static attn_status scheduler_make(scheduler *s, json_t *config, const char *name, attn_error *err)
 {
     attn_status status = class_choose(s, config, name, err);
-    if (!status) {
-        status = common_configure(s, config, err);
+    if (!s->class) {
+        return status;
     }
+    status = common_configure(s, config, err);
     return status ? status : s->class->configure(s, config, err);
 }
 
@@ -195,13 +196,17 @@ void scheduler_predict(const scheduler *s, size_t index, const float *model_outp
     }
 }
 
-void scheduler_add_noise(const scheduler *s, size_t index, const float *x0, const float *noise,
-                         float *out, size_t n)
+void noise_mix(float alpha, const float *x0, const float *noise, float *out, size_t n)
 {
-    float alpha = s->alphas_cumprod[s->timesteps[index]];
     float signal = sqrtf(alpha);
     float spread = sqrtf(1.0f - alpha);
     for (size_t i = 0; i < n; i++) {
         out[i] = signal * x0[i] + spread * noise[i];
     }
+}
+
+void scheduler_add_noise(const scheduler *s, size_t index, const float *x0, const float *noise,
+                         float *out, size_t n)
+{
+    noise_mix(s->alphas_cumprod[s->timesteps[index]], x0, noise, out, n);
 }

@@ -70,6 +70,9 @@ static inline void prediction_split(prediction_type type, float signal, float sp
     }
 }
 
+/* out = sqrt(alpha) x0 + sqrt(1 - alpha) noise, n each; out may be either input. */
+void noise_mix(float alpha, const float *x0, const float *noise, float *out, size_t n);
+
 extern const scheduler_class scheduler_ddim;
 
 #endif

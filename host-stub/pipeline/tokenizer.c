@@ -124,25 +124,21 @@ static attn_status text_encode(encoding *e, const char *text, attn_error *err)
 {
     attn_status status = ATTN_OK;
     const char *from = text;
-    for (const char *at = text; !status; at++) {
-        const added_token *token = *at ? added_at(e->tokenizer, at) : NULL;
-        if (token && !added_stands(token, text, at)) {
-            token = NULL;
-        }
-        if (*at && !token) {
+    const char *at = text;
+    while (*at && !status) {
+        const added_token *token = added_at(e->tokenizer, at);
+        if (!token || !added_stands(token, text, at)) {
+            at++;
             continue;
         }
         status = clip_text_pieces(from, (size_t)(at - from), piece_take, e, err);
-        if (!status && token && id_list_add(e->ids, token->id)) {
+        if (!status && id_list_add(e->ids, token->id)) {
             status = attn_fail(err, ATTN_NOMEM, "no memory for tokens");
         }
-        if (!*at) {
-            break;
-        }
-        at += token->bytes - 1;
-        from = at + 1;
+        at += token->bytes;
+        from = at;
     }
-    return status;
+    return status ? status : clip_text_pieces(from, (size_t)(at - from), piece_take, e, err);
 }
 
 attn_status tokenizer_ids(const tokenizer *t, const char *text, id_list *ids, attn_error *err)
@@ -157,7 +153,9 @@ static void text_replace(char *text, const char *from, const char *to)
     size_t from_bytes = strlen(from);
     size_t to_bytes = strlen(to); /* never longer */
     for (char *at = text; (at = strstr(at, from)); at += to_bytes) {
-        memcpy(at, to, to_bytes);
+        for (size_t i = 0; i < to_bytes; i++) {
+            at[i] = to[i];
+        }
         memmove(at + to_bytes, at + from_bytes, strlen(at + from_bytes) + 1);
     }
 }
