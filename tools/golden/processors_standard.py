@@ -76,7 +76,6 @@ ADDED_LAYERS = {
         ADDED_SHAPES,
     ),
     "mask": (ADDED, {**ADDED_SHAPES, "mask": (2, 1, 6)}),
-    "3d": (ADDED, {"hidden": (2, 12, 13), "encoder": (2, 6, 10)}),
     "unscaled": ({**ADDED, "scale_qk": False}, ADDED_SHAPES),
     "wide_inner": ({**ADDED, "heads": 5}, ADDED_SHAPES),
 }
