@@ -1,9 +1,11 @@
-/* tiny.c: an engine that uses the header alone: no libattnplug, no registry.  Compiles as C and as C++.
+/* tiny.c: an engine that uses the header alone: no libattnplug, no registry.  Compiles as C and as
+ * C++.
  *
- *   tiny FILE.so...    opens each, takes the first op that serves the call, attends, prints the result's checksum
+ *   tiny FILE.so...    opens each, takes the first op that serves the call, attends, prints the
+ * result's checksum
  *
- * What a host owes a plugin, in order: look at the head before anything else; create once; ask supports; prepare for the
- * shapes; give scratch; run; release; destroy.  The file stays open. */
+ * What a host owes a plugin, in order: look at the head before anything else; create once; ask
+ * supports; prepare for the shapes; give scratch; run; release; destroy.  The file stays open. */
 #include "attn_abi.h"
 
 #include <dlfcn.h>
@@ -83,7 +85,8 @@ int main(int argc, char **argv)
     attn_op_call call;
     memset(&call, 0, sizeof call); /* what is not set is absent */
     call.size = sizeof call;
-    call.q = tensor(q, NQ), call.k = tensor(k, NK), call.v = tensor(v, NK), call.out = tensor(out, NQ);
+    call.q = tensor(q, NQ), call.k = tensor(k, NK), call.v = tensor(v, NK),
+    call.out = tensor(out, NQ);
 
     for (int i = 1; i < argc; i++) {
         char text[256] = "";

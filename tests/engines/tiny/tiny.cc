@@ -1,0 +1,2 @@
+// The same engine, as C++.
+#include "tiny.c"

@@ -1,0 +1,36 @@
+/* fuzz_scheduler.c: any bytes as a scheduler_config.json: an error with a text, or a scheduler that
+ * runs. */
+#include "bytes_file.h"
+#include "scheduler.h"
+
+#include <string.h>
+
+static void run(scheduler *s)
+{
+    ATTN_ERROR_ON(err, 256);
+    size_t count = 0;
+    if (scheduler_set_timesteps(s, 5, &err) != ATTN_OK)
+        return;
+    const int64_t *timesteps = scheduler_timesteps(s, &count);
+    float x[4] = {1, -1, 0.5f, 0}, e[4] = {0.1f, 0.2f, -0.3f, 0}, out[4];
+    for (size_t i = 0; i < count && timesteps; i++) {
+        scheduler_call call = {i, e, x, scheduler_wants_noise(s, i, 0) ? e : NULL, 0, 4};
+        scheduler_scale_model_input(s, i, x, out, 4);
+        if (scheduler_step(s, &call, x, &err) != ATTN_OK)
+            break;
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    ATTN_ERROR_ON(err, 256);
+    struct bytes_file f = bytes_file_open(data, size);
+    scheduler *s = NULL;
+    if (scheduler_open(f.path, NULL, &s, &err) == ATTN_OK)
+        run(s);
+    else if (!err_text[0])
+        abort();
+    scheduler_close(s);
+    bytes_file_close(&f);
+    return 0;
+}
