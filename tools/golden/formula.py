@@ -49,7 +49,7 @@ class Layer:
     def __init__(self, config, weights, torch_scale=False, adapters=()):
         self.config = {**DEFAULTS, **config}
         self.weights = weights
-        self.adapters = adapters  # (prefix of the names, scale) each
+        self.adapters = adapters  # (prefix of the names, scale[, alpha if not among the weights])
         out_dim, dim_head = self.config["out_dim"], self.config["dim_head"]
         self.heads = out_dim // dim_head if out_dim else self.config["heads"]
         # scaled_dot_product_attention knows no other scale than its own.
@@ -61,12 +61,12 @@ class Layer:
         y = x @ w[name + ".weight"].T
         if name + ".bias" in w:
             y = y + w[name + ".bias"]
-        for prefix, scale in self.adapters:
+        for prefix, scale, *given in self.adapters:
             term = f"processor.{prefix}{name.removesuffix('.0')}_lora."
             if term + "down.weight" in w:
                 down, up = w[term + "down.weight"], w[term + "up.weight"]
-                alpha = w.get(f"processor.{prefix}network_alpha")
-                factor = 1.0 if alpha is None else float(alpha.reshape(-1)[0]) / len(down)
+                alpha = given[0] if given else w.get(f"processor.{prefix}network_alpha")
+                factor = 1.0 if alpha is None else float(alpha) / len(down)
                 y = y + scale * factor * (x @ down.T @ up.T)
         return y
 
@@ -148,6 +148,12 @@ def standard(layer, hidden, encoder=None, mask=None, temb=None, images=(), scale
     y = y + image_branches(layer, q, images, scales)
     y = layer.finish(y, hidden, hidden.shape, config["residual_connection"])
     return y / config["rescale_output_factor"]
+
+
+def with_tail(layer, hidden, encoder, mask=None, num_tokens=4, scales=()):
+    """IP-Adapter whose one image prompt comes as the last tokens of the text."""
+    text, image = encoder[:, :-num_tokens], encoder[:, -num_tokens:]
+    return standard(layer, hidden, text, mask, images=[image], scales=scales)
 
 
 def added_kv(layer, hidden, encoder=None, mask=None, temb=None):

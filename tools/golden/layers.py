@@ -120,9 +120,10 @@ def write(path, case, config, shapes, seed):
 
     case: processor (the words of the command line), make (a function that
     returns the processor of diffusers, or None if it has none), formula,
-    arguments, adapters, torch_scale, call_scale, prepare, extra (tensors to
-    store beside the class's own), wrong (True where diffusers is known not
-    to compute what is meant).
+    arguments, adapters, torch_scale, call_scale, prepare, extra (functions
+    of the generator that make tensors of the processor which its class does
+    not hold), wrong (True where diffusers is known not to compute what is
+    meant).
     """
     rng = common.generator(seed)
     attn = Attention(**config).eval()
@@ -138,7 +139,7 @@ def write(path, case, config, shapes, seed):
     weights = {k.removeprefix("attn."): v.double().numpy() for k, v in state.items()}
     exact = by_formula(case, config, weights, {k: v.double().numpy() for k, v in inputs.items()})
     metadata = {"config": config, "processor": case["processor"], "reference": "diffusers"}
-    out, problem = run_class(case, attn, inputs) if made is not None else (None, "has no such class")
+    out, problem = run_class(case, attn, inputs) if made is not None else (None, "has no class for this")
     if problem is None and relative(out, exact) > DIFFERS:
         problem = f"differs by {relative(out, exact):.2g}"
     if bool(problem) != bool(case.get("wrong")):

@@ -34,11 +34,11 @@ LAYERS = {
         {"hidden": (2, 12, 3, 5), "encoder": (2, 7, 10)},
     ),
     "spatial_norm": (
-        {"query_dim": 32, "heads": 2, "dim_head": 6, "spatial_norm_dim": 4, "residual_connection": True},
-        {"hidden": (2, 32, 5, 7), "temb": (2, 4, 3, 2)},
+        {"query_dim": 32, "heads": 2, "dim_head": 3, "spatial_norm_dim": 4, "residual_connection": True},
+        {"hidden": (2, 32, 3, 5), "temb": (2, 4, 2, 3)},
     ),
     "both_norms": (
-        {"query_dim": 32, "heads": 2, "dim_head": 6, "spatial_norm_dim": 3, "norm_num_groups": 8},
+        {"query_dim": 32, "heads": 2, "dim_head": 3, "spatial_norm_dim": 3, "norm_num_groups": 8},
         {"hidden": (1, 32, 3, 4), "temb": (1, 3, 7, 9)},
     ),
     "norm_cross_layer": ({**TO_TEXT, "cross_attention_norm": "layer_norm"}, CROSS),
