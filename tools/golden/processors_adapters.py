@@ -14,9 +14,13 @@ def scalar(value):
 
 
 def pair(rank, inputs, outputs):
-    """down and up of one low-rank term."""
-    down = lambda rng: common.normal(rng, rank, inputs) / inputs**0.5
-    up = lambda rng: common.normal(rng, outputs, rank) / rank**0.5
+    """What makes down and up of one low-rank term."""
+    def down(rng):
+        return common.normal(rng, rank, inputs) / inputs**0.5
+
+    def up(rng):
+        return common.normal(rng, outputs, rank) / rank**0.5
+
     return down, up
 
 

@@ -55,7 +55,11 @@ DDIM_MORE = {
         0.0,
     ),
     "squaredcos": ({**SD, "beta_schedule": "squaredcos_cap_v2"}, 6, 0.0),
-    "trained_betas": ({**SD, "trained_betas": [0.01 + 0.002 * i for i in range(40)], "num_train_timesteps": 40}, 5, 0.0),
+    "trained_betas": (
+        {**SD, "trained_betas": [0.01 + 0.002 * i for i in range(40)], "num_train_timesteps": 40},
+        5,
+        0.0,
+    ),
     "zero_snr": ({**V, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, 6, 0.0),
     "train_100": ({**SD, "num_train_timesteps": 100}, 9, 0.0),
 }
