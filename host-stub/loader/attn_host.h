@@ -61,7 +61,10 @@ typedef struct {
 } attn_registry_options;
 #define ATTN_REGISTRY_ONLY_PATHS 1u /* no environment, user or installed folders */
 #define ATTN_REGISTRY_PROBE      2u /* open each file in a child process first (as ATTNPLUG_PROBE=1) */
-#define ATTN_REGISTRY_TRUST_ALL  4u /* take files and folders that others may write */
+#define ATTN_REGISTRY_TRUST_ALL                                                                    \
+    4u /* take files and folders that others may write, executable stacks, relative run paths */
+#define ATTN_REGISTRY_IN_PLACE                                                                     \
+    8u /* map the files themselves, so that profilers know them; overwriting one then kills */
 
 /* What was made of one file. */
 typedef struct {

@@ -1,0 +1,165 @@
+/* elf_head.c: finds attn_op_v1 and attn_processor_v1 in a file and judges their plain bytes. */
+#include "elf_head.h"
+
+#include "attn_host.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Terminated, printable (UTF-8 bytes pass), and NULs from there on. */
+static bool text_is_sane(const char *text, size_t capacity, bool may_be_empty)
+{
+    size_t n = strnlen(text, capacity);
+    if (n == capacity || (n == 0 && !may_be_empty)) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20 || c == 0x7f) {
+            return false;
+        }
+    }
+    for (size_t i = n; i < capacity; i++) {
+        if (text[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool id_is_sane(const char id[64])
+{
+    if (!text_is_sane(id, 64, false) || !strchr(id, '.') || id[0] == '.') {
+        return false;
+    }
+    return id[strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789._-")] == 0;
+}
+
+const char *head_check(const attn_head *head, uint32_t expected_size, const char *symbol,
+                       uint32_t *verdict, char reason[ELF_TEXT])
+{
+    *verdict = ATTN_VERDICT_BAD_ABI;
+    if (head->magic != ATTN_MAGIC) {
+        (void)snprintf(reason, ELF_TEXT, "%s: magic is 0x%08x, expected 0x%08x", symbol,
+                       head->magic, ATTN_MAGIC);
+        return reason;
+    }
+    if (head->abi != ATTN_ABI) {
+        (void)snprintf(reason, ELF_TEXT, "%s: built for abi 0x%08x, this host has 0x%08x", symbol,
+                       head->abi, ATTN_ABI);
+        return reason;
+    }
+    if (head->size < expected_size) {
+        (void)snprintf(reason, ELF_TEXT, "%s: its size is %u bytes, expected at least %u", symbol,
+                       head->size, expected_size);
+        return reason;
+    }
+    *verdict = ATTN_VERDICT_BAD_HEAD;
+    const char *bad = !id_is_sane(head->id)                                       ? "id"
+                      : !text_is_sane(head->version, sizeof head->version, false) ? "version"
+                      : !text_is_sane(head->vendor, sizeof head->vendor, true)    ? "vendor"
+                      : !text_is_sane(head->summary, sizeof head->summary, true)  ? "summary"
+                      : !head->devices                                            ? "devices"
+                      : !head->dtypes                                             ? "dtypes"
+                                                                                  : NULL;
+    if (bad) {
+        (void)snprintf(reason, ELF_TEXT, "%s: its %s is empty or not what attn_abi.h allows",
+                       symbol, bad);
+        return reason;
+    }
+    *verdict = ATTN_VERDICT_OK;
+    return NULL;
+}
+
+/* One of the two symbols: absent is fine, wrong is a verdict. */
+static bool read_head(elf_file *file, const char *symbol, uint32_t expected_size, attn_head *head,
+                      bool *present)
+{
+    Elf64_Sym s;
+    if (!elf_symbol(file, symbol, present, &s)) {
+        return false;
+    }
+    if (!*present) {
+        return true;
+    }
+    if (ELF64_ST_TYPE(s.st_info) != STT_OBJECT || s.st_shndx == SHN_ABS) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_HEAD, "%s: not a data symbol", symbol);
+    }
+    if (!elf_read_at(file, s.st_value, head, sizeof *head)) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_HEAD, "%s: lies outside the file", symbol);
+    }
+    char reason[ELF_TEXT];
+    uint32_t verdict;
+    if (head_check(head, expected_size, symbol, &verdict, reason)) {
+        return elf_refuse(file, verdict, "%s", reason);
+    }
+    if (s.st_size < head->size || !elf_contains(file, s.st_value, head->size) || s.st_value % 8) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_HEAD,
+                          "%s: its head says %u bytes, the symbol has %llu", symbol, head->size,
+                          (unsigned long long)s.st_size);
+    }
+    return true;
+}
+
+/* Neither symbol: is it from a later contract, or no plugin at all? */
+static bool refuse_without_entry(elf_file *file)
+{
+    static const char *const later[] = {"attn_op_v2", "attn_processor_v2", "attn_op_v3",
+                                        "attn_processor_v3"};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        Elf64_Sym s;
+        bool found;
+        if (!elf_symbol(file, later[i], &found, &s)) {
+            return false;
+        }
+        if (found) {
+            return elf_refuse(file, ATTN_VERDICT_NO_V1,
+                              "has %s, this host knows attn_op_v1 and attn_processor_v1", later[i]);
+        }
+    }
+    return elf_refuse(file, ATTN_VERDICT_NO_ENTRY,
+                      "exports neither attn_op_v1 nor attn_processor_v1");
+}
+
+/* "/a:$ORIGIN/lib" is fine, "lib" and "" are found from the current folder. */
+static bool run_path_is_relative(const char *path)
+{
+    for (;;) {
+        if (*path != '/' && strncmp(path, "$ORIGIN", 7) != 0 &&
+            strncmp(path, "${ORIGIN}", 9) != 0) {
+            return true;
+        }
+        path = strchr(path, ':');
+        if (!path) {
+            return false;
+        }
+        path++;
+    }
+}
+
+static bool read_both(elf_file *file, elf_heads *heads)
+{
+    if (!read_head(file, "attn_op_v1", sizeof(attn_op_api), &heads->op, &heads->has_op) ||
+        !read_head(file, "attn_processor_v1", sizeof(attn_processor_api), &heads->processor,
+                   &heads->has_processor)) {
+        return false;
+    }
+    return heads->has_op || heads->has_processor ? true : refuse_without_entry(file);
+}
+
+void elf_read_heads(const elf_source *source, elf_heads *heads)
+{
+    elf_file file;
+    *heads = (elf_heads){0};
+    if (!elf_file_open(&file, source) || !read_both(&file, heads)) {
+        heads->has_op = heads->has_processor = false;
+        heads->verdict = file.verdict;
+        memcpy(heads->reason, file.reason, sizeof heads->reason);
+        return;
+    }
+    heads->executable_stack = file.executable_stack;
+    heads->text_relocations = file.text_relocations;
+    heads->relative_run_path = file.has_run_path && run_path_is_relative(file.run_path);
+    memcpy(heads->run_path, file.run_path, sizeof heads->run_path);
+}
