@@ -91,6 +91,11 @@ const void *attn_host_op_query(attn_host_op *op, const char *id)
     return op->api->query && id ? op->api->query(id) : NULL;
 }
 
+bool opened_op_is_current(const attn_host_op *op)
+{
+    return plugin_is_current(op->file, KIND_OP);
+}
+
 attn_op *attn_host_op_instance(attn_host_op *op)
 {
     return op->instance;

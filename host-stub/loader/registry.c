@@ -173,6 +173,11 @@ attn_status attn_registry_refresh(attn_registry *registry, attn_error *err)
     return registry_scan(registry, err);
 }
 
+uint64_t registry_generation(attn_registry *registry)
+{
+    return atomic_load_explicit(&registry->generation, memory_order_acquire);
+}
+
 uint32_t attn_registry_count(attn_registry *registry)
 {
     pthread_mutex_lock(&registry->lock);

@@ -4,6 +4,7 @@
 
 #include "elf_head.h"
 #include "image.h"
+#include "opened.h"
 #include "search.h"
 #include "trust.h"
 
@@ -66,14 +67,10 @@ struct attn_registry {
 /* A text that lives as long as the registry; "" where there is no memory. Takes the lock. */
 __attribute__((format(printf, 2, 3))) const char *registry_note(attn_registry *registry,
                                                                 const char *format, ...);
-__attribute__((format(printf, 3, 4))) void registry_log(attn_registry *registry, int32_t level,
-                                                        const char *format, ...);
 /* Takes the file out of use for the reason; first one wins. */
 void plugin_retire(plugin_file *file, uint32_t verdict, const char *reason);
 /* "PATH was retired: REASON", as ATTN_INTERNAL. */
 attn_status plugin_fail_retired(plugin_file *file, attn_error *err);
-/* The host table to use where the caller gives none. */
-attn_status registry_host(attn_registry *registry, const attn_host **host, attn_error *err);
 
 /* scan.c -------------------------------------------------------------------------------------- */
 

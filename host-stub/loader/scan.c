@@ -324,13 +324,18 @@ static attn_status scan_places(scan *s)
     return status == ATTN_OK ? mark_duplicates(s) : status;
 }
 
+static bool same_list(const file_list *a, const file_list *b)
+{
+    return a->n == b->n && (!a->n || memcmp(a->items, b->items, a->n * sizeof *a->items) == 0);
+}
+
 attn_status registry_scan(attn_registry *registry, attn_error *err)
 {
     scan s = {.registry = registry, .err = err};
     trust_init(&s.trust, (registry->flags & ATTN_REGISTRY_TRUST_ALL) != 0);
     pthread_mutex_lock(&registry->scan_lock);
     attn_status status = scan_places(&s);
-    if (status == ATTN_OK) {
+    if (status == ATTN_OK && !same_list(&registry->files, &s.files)) {
         pthread_mutex_lock(&registry->lock);
         file_list old = registry->files;
         registry->files = s.files;

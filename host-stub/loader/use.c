@@ -1,5 +1,6 @@
 /* use.c: from an id to a file whose code is in this process. */
 #include "registry.h"
+#include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -41,12 +42,6 @@ bool plugin_is_current(const plugin_file *file, plugin_kind kind)
     return current;
 }
 
-static void append(char *text, size_t capacity, const char *more)
-{
-    size_t n = strlen(text);
-    (void)snprintf(text + n, capacity - n, "%s", more);
-}
-
 /* A file of the name that the id's plugin would have, which was refused. Under the lock. */
 static const plugin_file *find_refused(const attn_registry *registry, const char *file_name)
 {
@@ -69,8 +64,8 @@ static attn_status fail_missing(attn_registry *registry, plugin_kind kind, const
     bool is_own = strncmp(id, own, sizeof own - 1) == 0;
     (void)snprintf(file_name, sizeof file_name, "%s.so", is_own ? id + sizeof own - 1 : id);
     for (size_t i = 0; i < registry->order.n; i++) {
-        append(places, sizeof places, i ? ", " : "");
-        append(places, sizeof places, registry->order.places[i].path);
+        text_append(places, sizeof places, i ? ", " : "");
+        text_append(places, sizeof places, registry->order.places[i].path);
     }
     pthread_mutex_lock(&registry->lock);
     const plugin_file *refused = find_refused(registry, file_name);

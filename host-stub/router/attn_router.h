@@ -87,6 +87,25 @@ ATTN_API attn_status attn_router_op(attn_router *router, const char *op, const a
 ATTN_API attn_status attn_attend_call(attn_router *router, const char *op, const attn_op_call *call,
                                       attn_error *err);
 
+/* A timing of `attnplug bench --tune`. The file is ${XDG_CACHE_HOME:-~/.cache}/attnplug/order:
+ * text, one row a line. Rows of another version of an op count as not measured. */
+typedef struct {
+    uint32_t size;
+    uint32_t reserved;
+    char runtime[24]; /* "cpu", "cuda" */
+    char dtype[8];    /* "f32", "f16", "bf16" */
+    int64_t shape[5]; /* B, H, Nq, Nk, D */
+    char op[64];      /* id */
+    char version[16];
+    double us; /* median */
+} attn_order_row;
+/* Replaces the file as a whole. path NULL: the user's. [any] */
+ATTN_API attn_status attn_order_save(const char *path, const attn_order_row *rows, uint32_t n_rows,
+                                     attn_error *err);
+/* *n_rows gets how many the file has; no file is none. Routers read theirs when they open. [any] */
+ATTN_API attn_status attn_order_load(const char *path, attn_order_row *rows, uint32_t capacity,
+                                     uint32_t *n_rows, attn_error *err);
+
 /* Why: each op in the order in which auto would ask, and what it said. Rows and texts are the
  * caller's: rows[capacity]; *n_rows gets how many there are in all. [any] */
 typedef struct {

@@ -1,0 +1,92 @@
+/* cli.h: what the subcommands share: options, errors, the registry, and the words for devices and
+ * element types. */
+#ifndef ATTNPLUG_CLI_H
+#define ATTNPLUG_CLI_H
+
+#include "attn_host.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_GO = -1 };
+
+/* -- options ---------------------------------------------------------------------------------- */
+
+enum { CLI_MAX_TEXTS = 64 };
+
+typedef struct {
+    const char *items[CLI_MAX_TEXTS];
+    uint32_t n;
+} cli_texts;
+
+typedef enum {
+    CLI_FLAG,   /* bool */
+    CLI_TEXT,   /* const char * */
+    CLI_TEXTS,  /* cli_texts: may be repeated */
+    CLI_INT,    /* int64_t */
+    CLI_FLOAT,  /* double, finite */
+} cli_kind;
+
+typedef struct {
+    const char *name; /* without the dashes */
+    cli_kind kind;
+    void *value;         /* of the kind's type; holds the default before parsing */
+    const char *metavar; /* "DIR"; NULL for flags */
+    const char *help;
+} cli_option;
+
+typedef struct {
+    const char *usage; /* "attnplug why --shape B,H,Nq,Nk,D [OPTIONS]" */
+    const char *about; /* a paragraph or more */
+    const cli_option *options;
+    size_t n_options;
+    int min_operands, max_operands; /* words that are no options; -1: no bound */
+} cli_command;
+
+/* What every subcommand takes besides its own options. */
+typedef struct {
+    cli_texts plugin_paths;
+    bool trust_all, verbose;
+} cli_common;
+extern cli_common cli_global;
+
+/* CLI_GO: parsed, operands are argv[*first ..]; otherwise the exit status (after --help or a
+ * mistake, which was printed). */
+int cli_parse(const cli_command *command, int argc, char **argv, int *first);
+
+/* -- errors: "attnplug: ..." on stderr ---------------------------------------------------------- */
+
+/* Returns CLI_FAILED. */
+__attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
+/* Returns CLI_USAGE. */
+__attribute__((format(printf, 1, 2))) int cli_misuse(const char *format, ...);
+/* Flushes stdout; a full disk or a closed pipe is a failure too. */
+int cli_finish(int status);
+
+/* -- plugins ------------------------------------------------------------------------------------ */
+
+/* The registry with --plugin-path and --trust-all; logs to stderr. 0 or an exit status. */
+int cli_registry(attn_registry **registry);
+
+/* -- words -------------------------------------------------------------------------------------- */
+
+/* "cpu", "cuda", "cuda:1", "cann". False: printed what is wrong. */
+bool cli_device(const char *text, attn_device *device);
+/* "f32", "f16", "bf16". */
+bool cli_dtype(const char *text, uint8_t *code, uint8_t *bits);
+/* "2,8,4096,4096,40": n numbers of at least 1. */
+bool cli_shape(const char *text, int64_t *shape, int n);
+/* "cpu,cuda" for the bits of attn_head.devices; "f32,f16" for dtypes. */
+void cli_devices_text(uint64_t devices, char *text, size_t capacity);
+void cli_dtypes_text(uint64_t dtypes, char *text, size_t capacity);
+
+/* A contiguous tensor without data. */
+attn_tensor cli_tensor(const attn_device *device, uint8_t code, uint8_t bits, uint32_t rank,
+                       const int64_t *shape);
+
+/* A JSON text with its quotes. Bytes that are no UTF-8 become U+FFFD. */
+void cli_json_text(FILE *to, const char *text);
+
+#endif
