@@ -22,11 +22,11 @@ typedef struct {
 } cli_texts;
 
 typedef enum {
-    CLI_FLAG,   /* bool */
-    CLI_TEXT,   /* const char * */
-    CLI_TEXTS,  /* cli_texts: may be repeated */
-    CLI_INT,    /* int64_t */
-    CLI_FLOAT,  /* double, finite */
+    CLI_FLAG,  /* bool */
+    CLI_TEXT,  /* const char * */
+    CLI_TEXTS, /* cli_texts: may be repeated */
+    CLI_INT,   /* int64_t */
+    CLI_FLOAT, /* double, finite */
 } cli_kind;
 
 typedef struct {
@@ -56,7 +56,8 @@ extern cli_common cli_global;
  * mistake, which was printed). */
 int cli_parse(const cli_command *command, int argc, char **argv, int *first);
 
-/* -- errors: "attnplug: ..." on stderr ---------------------------------------------------------- */
+/* -- errors: "attnplug: ..." on stderr ----------------------------------------------------------
+ */
 
 /* Returns CLI_FAILED. */
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
@@ -65,12 +66,14 @@ __attribute__((format(printf, 1, 2))) int cli_misuse(const char *format, ...);
 /* Flushes stdout; a full disk or a closed pipe is a failure too. */
 int cli_finish(int status);
 
-/* -- plugins ------------------------------------------------------------------------------------ */
+/* -- plugins ------------------------------------------------------------------------------------
+ */
 
 /* The registry with --plugin-path and --trust-all; logs to stderr. 0 or an exit status. */
 int cli_registry(attn_registry **registry);
 
-/* -- words -------------------------------------------------------------------------------------- */
+/* -- words --------------------------------------------------------------------------------------
+ */
 
 /* "cpu", "cuda", "cuda:1", "cann". False: printed what is wrong. */
 bool cli_device(const char *text, attn_device *device);

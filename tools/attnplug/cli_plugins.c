@@ -30,8 +30,7 @@ int cli_registry(attn_registry **registry)
 static const struct {
     const char *name;
     int32_t type;
-} devices[] = {
-    {"cpu", ATTN_DEVICE_CPU}, {"cuda", ATTN_DEVICE_CUDA}, {"cann", ATTN_DEVICE_EXT}};
+} devices[] = {{"cpu", ATTN_DEVICE_CPU}, {"cuda", ATTN_DEVICE_CUDA}, {"cann", ATTN_DEVICE_EXT}};
 enum { N_DEVICES = sizeof devices / sizeof *devices };
 
 static const struct {
@@ -147,10 +146,11 @@ attn_tensor cli_tensor(const attn_device *device, uint8_t code, uint8_t bits, ui
 /* Length of the UTF-8 sequence at s, 0 if it is none. */
 static int utf8_length(const unsigned char *s)
 {
-    int n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-                        : s[0] >= 0xe0 && s[0] < 0xf0     ? 3
-                        : s[0] >= 0xf0 && s[0] < 0xf5     ? 4
-                                                          : 0;
+    int n = s[0] < 0x80                   ? 1
+            : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+            : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+            : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+                                          : 0;
     for (int i = 1; i < n; i++) {
         if ((s[i] & 0xc0) != 0x80) {
             return 0;

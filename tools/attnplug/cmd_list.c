@@ -14,8 +14,8 @@ static void print_json(const attn_file_info *info, bool first)
 {
     const attn_head *head = info->op ? info->op : info->processor;
     const char *const fields[][2] = {
-        {"path", info->path},     {"verdict", attn_verdict_name(info->verdict)},
-        {"reason", info->reason}, {"kind", kind_of(info)},
+        {"path", info->path},         {"verdict", attn_verdict_name(info->verdict)},
+        {"reason", info->reason},     {"kind", kind_of(info)},
         {"id", head ? head->id : ""}, {"version", head ? head->version : ""},
     };
     (void)printf("%s\n  {", first ? "" : ",");
@@ -51,11 +51,15 @@ int cmd_list(int argc, char **argv)
     const cli_option options[] = {{"json", CLI_FLAG, &json, NULL, "for programs to read"}};
     const cli_command command = {
         "attnplug list [--json]",
-        "Every plugin file in the folders that are searched, in their order, with its verdict and,\n"
+        "Every plugin file in the folders that are searched, in their order, with its verdict "
+        "and,\n"
         "where it was refused, why.  Runs no code of any of them.  Folders: --plugin-path,\n"
         "$ATTNPLUG_PATH, ${XDG_DATA_HOME:-~/.local/share}/attnplug/plugins, the installed one.\n"
         "ATTNPLUG_PROBE=1 also opens each in a child process.",
-        options, 1, 0, 0};
+        options,
+        1,
+        0,
+        0};
     int status = cli_parse(&command, argc, argv, &first);
     if (status != CLI_GO) {
         return status;

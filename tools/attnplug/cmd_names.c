@@ -30,7 +30,10 @@ int cmd_names(int argc, char **argv)
         "attnplug names [--json]",
         "Every name that --processor and --op take: the processor and the op that it stands for.\n"
         "A name without a processor (-) is one of an op alone.",
-        options, 1, 0, 0};
+        options,
+        1,
+        0,
+        0};
     int status = cli_parse(&command, argc, argv, &first);
     if (status != CLI_GO) {
         return status;
@@ -46,9 +49,8 @@ int cmd_names(int argc, char **argv)
             print_json(&name, i == 0);
         } else {
             int width = name.note[0] ? 17 : 0;
-            (void)printf("%-38s %-22s %-*s%s%s\n", name.name,
-                         name.processor ? name.processor : "-", width, name.op,
-                         name.note[0] ? " " : "", name.note);
+            (void)printf("%-38s %-22s %-*s%s%s\n", name.name, name.processor ? name.processor : "-",
+                         width, name.op, name.note[0] ? " " : "", name.note);
         }
     }
     (void)fputs(json ? "\n]\n" : "", stdout);

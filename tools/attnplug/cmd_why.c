@@ -133,7 +133,10 @@ int cmd_why(int argc, char **argv)
         "attnplug why --shape B,H,Nq,Nk,D [OPTIONS]",
         "Which op auto takes for a call: each op in the order in which it is asked, the rule that\n"
         "put it there, and the reason that it was not taken.",
-        options, sizeof options / sizeof *options, 0, 0};
+        options,
+        sizeof options / sizeof *options,
+        0,
+        0};
     attn_device device;
     attn_op_call call;
     attn_registry *registry = NULL;
