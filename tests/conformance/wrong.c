@@ -1,6 +1,8 @@
 /* wrong.c: a right op with one fault, chosen at build time, so that each test of `attnplug check`
  * can be seen to fail.  The right op is the template of tools/new-plugin; a fault wraps one of its
  * functions. */
+#include "attn_abi.h"
+
 #define attn_op_v1 right_op
 #include "right.c"
 #undef attn_op_v1
@@ -276,7 +278,7 @@ static attn_status wrong_create(const attn_host *host, const attn_device *device
     if (++lives > 25)
         signal(SIGUSR1, handler);
 #elif defined(FAULT_crashes)
-    *(volatile int *)8 = 1;
+    raise(SIGSEGV);
 #endif
     return create(host, device, params, n_params, op, err);
 }

@@ -1,39 +1,12 @@
 /* cmd_check.c: attnplug check FILE.so: is this plugin fit to ship? */
 #include "check/check.h"
+#include "cli.h"
+#include "commands.h"
 
-#include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-int cmd_check(int argc, char **argv);
-
 enum { MAX_RESULTS = 48 };
-
-static void usage(FILE *to)
-{
-    fputs("Usage: attnplug check [OPTION]... FILE.so\n"
-          "Runs a plugin through every rule of the contract, each test in a child process.\n\n"
-          "  --quick        about ten seconds: fewer random calls\n"
-          "  --json         a report for programs\n"
-          "  --test NAME    one test alone\n"
-          "  --case N       one case of it\n"
-          "  --cases N      that many random calls a test\n"
-          "  --seed N       another sequence of random calls (default 1)\n"
-          "  --timeout N    seconds that a test may take (default 120, quick 20)\n"
-          "  --list         the tests and what they look at\n"
-          "  --help\n\n"
-          "Exit status: 0 fit to ship, 1 a test failed, 2 wrong usage.\n",
-          to);
-}
-
-static int number(const char *text, int64_t *out)
-{
-    char *end;
-    long long n = strtoll(text, &end, 10);
-    *out = n;
-    return *text && !*end && n >= 0;
-}
 
 static int list(void)
 {
@@ -82,57 +55,36 @@ static int check_file(const struct check_options *o, int seconds)
 
 int cmd_check(int argc, char **argv)
 {
-    enum { QUICK = 256, JSON, TEST, CASE, CASES, SEED, TIMEOUT, LIST };
-    static const struct option options[] = {{"quick", no_argument, NULL, QUICK},
-                                            {"json", no_argument, NULL, JSON},
-                                            {"test", required_argument, NULL, TEST},
-                                            {"case", required_argument, NULL, CASE},
-                                            {"cases", required_argument, NULL, CASES},
-                                            {"seed", required_argument, NULL, SEED},
-                                            {"timeout", required_argument, NULL, TIMEOUT},
-                                            {"list", no_argument, NULL, LIST},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    struct check_options o = {NULL, NULL, -1, 1, 0, 0, 0};
-    int64_t seconds = 0, seed = 1;
-    int option, fine = 1;
-    while ((option = getopt_long(argc, argv, "h", options, NULL)) != -1)
-        switch (option) {
-        case QUICK:
-            o.quick = 1;
-            break;
-        case JSON:
-            o.json = 1;
-            break;
-        case TEST:
-            o.only = optarg;
-            break;
-        case CASE:
-            fine &= number(optarg, &o.case_index);
-            break;
-        case CASES:
-            fine &= number(optarg, &o.cases);
-            break;
-        case SEED:
-            fine &= number(optarg, &seed);
-            break;
-        case TIMEOUT:
-            fine &= number(optarg, &seconds);
-            break;
-        case LIST:
-            return list();
-        case 'h':
-            usage(stdout);
-            return 0;
-        default:
-            return 2;
-        }
-    if (!fine || optind + 1 != argc) {
-        fprintf(stderr, "attnplug check: %s\n",
-                fine ? "expected one FILE.so" : "expected a number");
-        return 2;
-    }
-    o.path = argv[optind];
-    o.seed = (uint64_t)seed;
-    return check_file(&o, seconds ? (int)seconds : (o.quick ? 20 : 120));
+    bool quick = false, json = false, names = false;
+    const char *test = NULL;
+    int64_t case_index = -1, cases = 0, seed = 1, seconds = 0;
+    const cli_option options[] = {
+        {"quick", CLI_FLAG, &quick, NULL, "about ten seconds: fewer random calls"},
+        {"json", CLI_FLAG, &json, NULL, "a report for programs"},
+        {"test", CLI_TEXT, &test, "NAME", "one test alone (\"file\": those of the file)"},
+        {"case", CLI_INT, &case_index, "N", "one case of it"},
+        {"cases", CLI_INT, &cases, "N", "that many random calls a test"},
+        {"seed", CLI_INT, &seed, "N", "another sequence of random calls (1)"},
+        {"timeout", CLI_INT, &seconds, "N", "seconds that a test may take (120; quick 30)"},
+        {"list", CLI_FLAG, &names, NULL, "the tests and what they look at"},
+    };
+    const cli_command command = {"attnplug check [OPTIONS] FILE.so",
+                                 "Runs a plugin through every rule of the contract, each test in a "
+                                 "child process: is it fit to ship?",
+                                 options,
+                                 sizeof options / sizeof *options,
+                                 0,
+                                 1};
+    int first, status = cli_parse(&command, argc, argv, &first);
+    if (status != CLI_GO)
+        return status;
+    if (names)
+        return list();
+    if (first + 1 != argc)
+        return cli_misuse("check: expected one FILE.so");
+    if (case_index < -1 || cases < 0 || seed < 0 || seconds < 0)
+        return cli_misuse("check: numbers are not negative");
+    const struct check_options o = {argv[first], test,  case_index, (uint64_t)seed,
+                                    cases,       quick, json};
+    return check_file(&o, seconds ? (int)seconds : (quick ? 30 : 120));
 }

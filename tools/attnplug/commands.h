@@ -7,7 +7,8 @@
 #define COMMANDS(X)                                                            \
     X(list,   "every plugin file there is, and whether it may be used")       \
     X(names,  "every name of a processor or op, and what it stands for")      \
-    X(why,    "which op a call takes, and why not the others")
+    X(why,    "which op a call takes, and why not the others")                \
+    X(check,  "is a plugin fit to ship?")
 /* clang-format on */
 
 /* argv[0] is the subcommand's name. 0 done, 1 the work failed or a check found a fault, 2 wrong

@@ -18,6 +18,7 @@ struct alloc_counts alloc_now(void)
 #else
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdlib.h>

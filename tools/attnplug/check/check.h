@@ -35,7 +35,7 @@ struct result {
     int64_t failed;  /* cases with a finding */
     int64_t current; /* index of the case in progress, -1 none */
     int64_t first;   /* index of the first failing case, -1 none */
-    double worst;    /* largest relative error */
+    double worst;    /* largest error, as a share of its bound */
     double seconds;
     char message[512];
     char case_text[512];

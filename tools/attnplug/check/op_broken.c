@@ -167,6 +167,7 @@ static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_
     op_case_draw(&c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, 0);
     /* Shapes that every break breaks. */
     c.call.q.shape[1] = c.call.k.shape[1] = c.call.v.shape[1] = c.call.out.shape[1] = 2;
+    c.call.q.shape[2] = c.call.out.shape[2] = 5;
     begin_case(r, index, breaks[index].what);
     breaks[index].apply(&c.call);
     caught_clear(e);

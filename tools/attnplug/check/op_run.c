@@ -128,8 +128,9 @@ static void compare_one(const struct check *k, const attn_tensor *t, const char 
         return;
     struct distance d = distance_of(t, want, floor);
     int approximate = (k->op->head.flags & ATTN_HEAD_APPROXIMATE) != 0;
-    if (d.relative > r->worst)
-        r->worst = d.relative;
+    double share = approximate ? (1 - d.cosine) / (1 - 0.9995) : d.relative / bound;
+    if (share > r->worst)
+        r->worst = share;
     if (d.misplaced || (approximate ? d.cosine < 0.9995 : d.relative > bound))
         finding(
             r,

@@ -73,7 +73,7 @@ static void report_text(const struct check_options *o, const attn_head *head,
             printf(" %6lld calls, %3.0f %% taken", (long long)r[i].cases,
                    100.0 * (double)r[i].taken / (double)r[i].cases);
         if (r[i].worst > 0)
-            printf(", worst error %.2g", r[i].worst);
+            printf(", error at most %.2g of the bound", r[i].worst);
         if (r[i].seconds >= 0.05)
             printf(", %.1f s", r[i].seconds);
         putchar('\n');
