@@ -111,12 +111,14 @@ struct compute {
     attn_compute plugin; /* "attn.compute/1": ctx is this compute */
     attn_host host;      /* what plugins on this device get; query knows "attn.compute/1" */
     attn_device device;
-    attn_router *router; /* opened on `host` */
-    attn_tensor dtype;   /* the compute's element type: code and bits; the rest 0 */
+    attn_router *router;           /* opened on `host` */
+    attn_tensor dtype;             /* the compute's element type: code and bits; the rest 0 */
+    struct processors *processors; /* opened for layers (layer.c) */
 };
 
 /* The router of the registry for a CPU, libgomp's threads (n_threads 0: as OpenMP decides).
- * registry outlives it.  destroy through api. */
+ * registry outlives it; NULL: no router, and attention is ATTN_UNSUPPORTED.  destroy through api.
+ */
 attn_status compute_cpu_create(attn_registry *registry, uint32_t n_threads, struct compute **out,
                                attn_error *err);
 

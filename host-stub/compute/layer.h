@@ -16,6 +16,20 @@ void layer_unbind(struct layer *l);
  * runs.  call->work is set to w. */
 attn_status layer_run(attn_work *w, struct layer *l, attn_layer_call *call);
 
+/* Which op computes an attention: as attn_router_prepare takes it.  Texts and params outlive the
+ * pass. */
+struct op_choice {
+    const char *op; /* NULL: auto */
+    const attn_param *params;
+    uint32_t n_params;
+    uint32_t flags; /* ATTN_ROUTE_... */
+};
+
+/* attn_compute.attend outside of layers (a text encoder's causal attention).  `taken`, unless NULL,
+ * gets the id of the op. */
+attn_status work_attend_by(attn_work *w, const struct op_choice *choice, const attn_op_call *call,
+                           const char **taken);
+
 const char *layer_processor(const struct layer *l);
 const char *layer_op(const struct layer *l); /* id of the op that the last planned call took */
 

@@ -1,0 +1,120 @@
+/* attn_layer.c: attn_layer.h: one layer with a pass of its own. */
+#include "attn_layer.h"
+#include "pass.h"
+
+#include <stdlib.h>
+
+struct attn_computer {
+    struct compute *compute;
+};
+
+struct attn_bound {
+    struct compute *compute;
+    struct layer *layer;
+    struct pass *pass;
+    attn_layer weights; /* to forget their packed forms at unbind */
+};
+
+attn_status attn_computer_open(attn_registry *registry, const attn_device *device,
+                               uint32_t n_threads, attn_computer **computer, attn_error *err)
+{
+    if (!registry)
+        return attn_fail(err, ATTN_INVALID, "registry: NULL");
+    if (device->type != ATTN_DEVICE_CPU)
+        return attn_fail(err, ATTN_UNSUPPORTED, "device type %d: expected %d (CPU)", device->type,
+                         ATTN_DEVICE_CPU);
+    attn_computer *made = calloc(1, sizeof *made);
+    if (!made)
+        return attn_fail(err, ATTN_NOMEM, "no memory for a computer");
+    attn_status status = compute_cpu_create(registry, n_threads, &made->compute, err);
+    if (status != ATTN_OK) {
+        free(made);
+        return status;
+    }
+    *computer = made;
+    return ATTN_OK;
+}
+
+void attn_computer_close(attn_computer *computer)
+{
+    if (!computer)
+        return;
+    computer->compute->api->destroy(computer->compute);
+    free(computer);
+}
+
+attn_router *attn_computer_router(attn_computer *computer)
+{
+    return computer->compute->router;
+}
+
+attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
+                            const attn_layer_spec *spec, attn_bound **bound, attn_error *err)
+{
+    attn_bound *b = calloc(1, sizeof *b);
+    if (!b)
+        return attn_fail(err, ATTN_NOMEM, "no memory for a layer");
+    b->compute = computer->compute;
+    memcpy(&b->weights, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
+    attn_status status = pass_create(b->compute, &b->pass, err);
+    if (status == ATTN_OK)
+        status = layer_bind(b->compute, layer, spec, &b->layer, err);
+    if (status != ATTN_OK) {
+        pass_destroy(b->pass);
+        free(b);
+        return status;
+    }
+    *bound = b;
+    return ATTN_OK;
+}
+
+/* Weights are the engine's: unload frees nothing of them, it forgets what was packed from them. */
+static void forget(struct compute *c, const attn_linear *linear)
+{
+    attn_tensor weight = linear->weight;
+    c->api->unload(c, &weight);
+}
+
+void attn_layer_unbind(attn_bound *bound)
+{
+    if (!bound)
+        return;
+    const attn_layer *l = &bound->weights;
+    const attn_linear *linears[] = {&l->to_q,
+                                    &l->to_k,
+                                    &l->to_v,
+                                    &l->to_out,
+                                    &l->add_k,
+                                    &l->add_v,
+                                    &l->spatial_norm.conv_y,
+                                    &l->spatial_norm.conv_b};
+    pass_destroy(bound->pass);
+    layer_unbind(bound->layer);
+    for (size_t i = 0; i < sizeof linears / sizeof *linears; ++i)
+        forget(bound->compute, linears[i]);
+    free(bound);
+}
+
+const char *attn_layer_processor(const attn_bound *bound)
+{
+    return layer_processor(bound->layer);
+}
+
+const char *attn_layer_op(const attn_bound *bound)
+{
+    return layer_op(bound->layer);
+}
+
+attn_status attn_layer_run(attn_bound *bound, const attn_layer_call *call, attn_error *err)
+{
+    attn_layer_call mine = {0};
+    memcpy(&mine, call, call->size < sizeof mine ? call->size : sizeof mine);
+    mine.size = sizeof mine;
+    if (!layer_planned(bound->pass, bound->layer, &mine)) {
+        attn_work *dry = pass_dry(bound->pass, err);
+        if (layer_run(dry, bound->layer, &mine) != ATTN_OK)
+            return dry->status;
+    }
+    attn_work *w = pass_real(bound->pass, NULL, err);
+    return w ? layer_run(w, bound->layer, &mine) : ATTN_NOMEM;
+}
