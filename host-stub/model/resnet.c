@@ -1,0 +1,121 @@
+#include "resnet.h"
+
+#include "forward.h"
+
+static struct conv *conv_same(struct weights *w, int64_t in, int64_t out, int64_t kernel,
+                              const char *name, const char *part)
+{
+    const struct conv_desc desc = {.in_channels = in,
+                                   .out_channels = out,
+                                   .kernel = kernel,
+                                   .stride = 1,
+                                   .pad_low = kernel / 2,
+                                   .pad_high = kernel / 2};
+    return weights_conv(w, &desc, "%s.%s", name, part);
+}
+
+void resnet_build(struct weights *w, struct resnet *r, const struct resnet_desc *desc,
+                  const char *name)
+{
+    r->in = desc->in;
+    r->out = desc->out;
+    r->scale_shift = desc->scale_shift;
+    r->output_scale = desc->output_scale;
+    weights_norm(w, &r->norm1, ATTN_NORM_GROUP, desc->in, desc->groups, desc->eps, "%s.norm1",
+                 name);
+    r->conv1 = conv_same(w, desc->in, desc->out, 3, name, "conv1");
+    if (desc->time) {
+        weights_linear(w, &r->time, desc->scale_shift ? 2 * desc->out : desc->out, desc->time, 1,
+                       "%s.time_emb_proj", name);
+    }
+    weights_norm(w, &r->norm2, ATTN_NORM_GROUP, desc->out, desc->groups, desc->eps, "%s.norm2",
+                 name);
+    r->conv2 = conv_same(w, desc->out, desc->out, 3, name, "conv2");
+    r->shortcut =
+        desc->in == desc->out ? NULL : conv_same(w, desc->in, desc->out, 1, name, "conv_shortcut");
+}
+
+/* y = silu(norm2(h)) with the time embedding in its place. */
+static void norm_with_time(attn_work *w, const struct resnet *r, const attn_tensor *time,
+                           const attn_tensor *h, const attn_tensor *y)
+{
+    const struct compute_api *api = work_api(w);
+    attn_tensor projected;
+    attn_tensor scale;
+    attn_tensor shift;
+    int64_t shape[2];
+    if (!r->time.weight.rank) {
+        api->norm(w, &r->norm2, ACT_SILU, h, NULL, NULL, NULL, NULL, y);
+        return;
+    }
+    shape[0] = h->shape[0];
+    shape[1] = r->time.weight.shape[0];
+    projected = work_take(w, NULL, 2, shape);
+    api->linear(w, time, &r->time, NULL, &projected);
+    if (!r->scale_shift) {
+        api->norm(w, &r->norm2, ACT_SILU, h, NULL, &projected, NULL, NULL, y);
+        return;
+    }
+    scale = shift = projected;
+    scale.shape[1] = shift.shape[1] = r->out;
+    if (projected.data) {
+        shift.data = (char *)projected.data + r->out * projected.bits / 8;
+    }
+    api->norm(w, &r->norm2, ACT_SILU, h, NULL, NULL, &scale, &shift, y);
+}
+
+void resnet_forward(attn_work *w, const struct resnet *r, const attn_tensor *x,
+                    const attn_tensor *x2, const attn_tensor *time, const attn_tensor *y)
+{
+    const struct compute_api *api = work_api(w);
+    const uint64_t mark = work_mark(w);
+    attn_tensor hidden = take_like(w, x, r->out);
+    const uint64_t inner = work_mark(w);
+    attn_tensor normed = take_like(w, x, r->in);
+    struct epilogue add = {ACT_NONE, r->shortcut ? y : x};
+
+    api->norm(w, &r->norm1, ACT_SILU, x, x2, NULL, NULL, NULL, &normed);
+    api->conv(w, r->conv1, &normed, NULL, NULL, &hidden);
+    work_reset(w, inner);
+    norm_with_time(w, r, time, &hidden, &hidden);
+    if (r->shortcut) {
+        api->conv(w, r->shortcut, x, x2, NULL, y);
+    }
+    api->conv(w, r->conv2, &hidden, NULL, &add, y);
+    if (r->output_scale != 1.0f) {
+        work_math(w)->combine(w, 1.0f / r->output_scale, y, 0.0f, y, y);
+    }
+    work_reset(w, mark);
+}
+
+struct conv *downsample_build(struct weights *w, int64_t channels, int64_t padding,
+                              const char *name)
+{
+    const struct conv_desc desc = {.in_channels = channels,
+                                   .out_channels = channels,
+                                   .kernel = 3,
+                                   .stride = 2,
+                                   .pad_low = padding,
+                                   .pad_high = padding ? padding : 1};
+    return weights_conv(w, &desc, "%s.conv", name);
+}
+
+int64_t downsample_size(int64_t size, int64_t padding)
+{
+    return (size + padding + (padding ? padding : 1) - 3) / 2 + 1;
+}
+
+struct conv *upsample_build(struct weights *w, int64_t channels, const char *name)
+{
+    return conv_same(w, channels, channels, 3, name, "conv");
+}
+
+void upsample_forward(attn_work *w, const struct conv *conv, const attn_tensor *x,
+                      const attn_tensor *y)
+{
+    const uint64_t mark = work_mark(w);
+    attn_tensor large = take_picture(w, x->shape[0], y->shape[1], y->shape[2], x->shape[3]);
+    work_api(w)->upsample(w, x, &large);
+    work_api(w)->conv(w, conv, &large, NULL, NULL, y);
+    work_reset(w, mark);
+}

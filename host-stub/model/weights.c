@@ -1,0 +1,481 @@
+#include "weights.h"
+
+#include "attn_host.h"
+#include "safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* What was made and is to be undone. */
+enum item_kind { ITEM_MEMORY, ITEM_TENSOR, ITEM_CONV, ITEM_LAYER };
+
+struct item {
+    enum item_kind kind;
+    union {
+        void *memory;
+        attn_tensor tensor;
+        struct conv *conv;
+        struct layer *layer;
+    } of;
+};
+
+struct weights {
+    struct compute *compute;
+    safetensors *file;
+    uint8_t *asked; /* one for each tensor of the file */
+    struct item *items;
+    size_t n_items, capacity;
+    attn_status status;
+    attn_error *err;
+};
+
+enum { NAME_BYTES = 256, SHAPE_BYTES = 96 };
+
+#define FORMAT_NAME(name, format)                                                                  \
+    char name[NAME_BYTES];                                                                         \
+    do {                                                                                           \
+        va_list args_;                                                                             \
+        va_start(args_, format);                                                                   \
+        (void)vsnprintf(name, sizeof(name), format, args_);                                        \
+        va_end(args_);                                                                             \
+    } while (0)
+
+/* -- failing --------------------------------------------------------------------------------- */
+
+attn_status weights_status(const struct weights *w)
+{
+    return w->status;
+}
+
+void weights_fail(struct weights *w, attn_status status, const char *format, ...)
+{
+    va_list args;
+    if (w->status != ATTN_OK) {
+        return;
+    }
+    w->status = status;
+    if (w->err && w->err->text && w->err->capacity) {
+        va_start(args, format);
+        (void)vsnprintf(w->err->text, w->err->capacity, format, args);
+        va_end(args);
+    }
+}
+
+void weights_fail_as(struct weights *w, attn_status status)
+{
+    w->status = w->status != ATTN_OK ? w->status : status;
+}
+
+static void no_memory(struct weights *w)
+{
+    weights_fail(w, ATTN_NOMEM, "%s: out of memory", safetensors_path(w->file));
+}
+
+/* -- what was made --------------------------------------------------------------------------- */
+
+/* Room for one more, before the thing is made: so nothing made can be lost. */
+static struct item *item_reserve(struct weights *w, enum item_kind kind)
+{
+    if (w->status != ATTN_OK) {
+        return NULL;
+    }
+    if (w->n_items == w->capacity) {
+        size_t capacity = w->capacity ? 2 * w->capacity : 64;
+        struct item *items = realloc(w->items, capacity * sizeof(*items));
+        if (!items) {
+            no_memory(w);
+            return NULL;
+        }
+        w->items = items;
+        w->capacity = capacity;
+    }
+    memset(&w->items[w->n_items], 0, sizeof(*w->items));
+    w->items[w->n_items].kind = kind;
+    return &w->items[w->n_items];
+}
+
+static void item_undo(struct weights *w, struct item *item)
+{
+    switch (item->kind) {
+    case ITEM_MEMORY:
+        free(item->of.memory);
+        break;
+    case ITEM_TENSOR:
+        w->compute->api->unload(w->compute, &item->of.tensor);
+        break;
+    case ITEM_CONV:
+        w->compute->api->conv_destroy(w->compute, item->of.conv);
+        break;
+    case ITEM_LAYER:
+        layer_unbind(item->of.layer);
+        break;
+    }
+}
+
+void *weights_alloc(struct weights *w, size_t count, size_t size)
+{
+    struct item *item = item_reserve(w, ITEM_MEMORY);
+    if (!item) {
+        return NULL;
+    }
+    item->of.memory = calloc(count ? count : 1, size);
+    if (!item->of.memory) {
+        no_memory(w);
+        return NULL;
+    }
+    w->n_items++;
+    return item->of.memory;
+}
+
+const char *weights_name(struct weights *w, const char *format, ...)
+{
+    char *kept;
+    FORMAT_NAME(name, format);
+    kept = weights_alloc(w, strlen(name) + 1, 1);
+    return kept ? strcpy(kept, name) : NULL;
+}
+
+/* -- opening and closing --------------------------------------------------------------------- */
+
+static attn_status file_open(struct weights *w, const char *folder, const char *base)
+{
+    static const char *const endings[] = {".safetensors", ".fp16.safetensors"};
+    for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
+        char *path;
+        attn_status status;
+        if (asprintf(&path, "%s/%s%s", folder, base, endings[i]) < 0) {
+            return attn_fail(w->err, ATTN_NOMEM, "%s: out of memory", folder);
+        }
+        status =
+            access(path, F_OK) == 0 ? safetensors_open(path, &w->file, w->err) : ATTN_NOT_FOUND;
+        free(path);
+        if (status != ATTN_NOT_FOUND) {
+            return status;
+        }
+    }
+    return attn_fail(w->err, ATTN_NOT_FOUND, "%s/%s.safetensors: no such file", folder, base);
+}
+
+attn_status weights_open(struct compute *c, const char *folder, const char *base,
+                         struct weights **out, attn_error *err)
+{
+    attn_status status;
+    struct weights *w = calloc(1, sizeof(*w));
+    if (!w) {
+        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+    }
+    w->compute = c;
+    w->err = err;
+    status = file_open(w, folder, base);
+    if (status == ATTN_OK) {
+        w->asked = calloc(safetensors_count(w->file) + 1, 1);
+        if (!w->asked) {
+            status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        }
+    }
+    if (status != ATTN_OK) {
+        weights_close(w);
+        return status;
+    }
+    *out = w;
+    return ATTN_OK;
+}
+
+void weights_close(struct weights *w)
+{
+    if (!w) {
+        return;
+    }
+    while (w->n_items > 0) {
+        item_undo(w, &w->items[--w->n_items]);
+    }
+    free(w->items);
+    free(w->asked);
+    safetensors_close(w->file);
+    free(w);
+}
+
+struct compute *weights_compute(const struct weights *w)
+{
+    return w->compute;
+}
+
+static int begins_with_one_of(const char *name, const char *const *known)
+{
+    for (; known && *known; known++) {
+        if (strncmp(name, *known, strlen(*known)) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* One line, however many there are. */
+static void log_unused(const struct weights *w, size_t count, const char *first)
+{
+    char text[2 * NAME_BYTES];
+    const attn_host *host = &w->compute->host;
+    if (!host->log || count == 0) {
+        return;
+    }
+    (void)snprintf(text, sizeof(text), "%s: %zu tensor%s that this model has no use for: %s%s",
+                   safetensors_path(w->file), count, count == 1 ? "" : "s", first,
+                   count == 1 ? "" : ", ...");
+    host->log(host->ctx, 1, text);
+}
+
+attn_status weights_done(struct weights *w, const char *const *known)
+{
+    size_t count = 0;
+    const char *first = "";
+    for (size_t i = 0; w->status == ATTN_OK && i < safetensors_count(w->file); i++) {
+        const char *name = safetensors_at(w->file, i)->name;
+        if (!w->asked[i] && !begins_with_one_of(name, known)) {
+            first = count == 0 ? name : first;
+            count++;
+        }
+    }
+    log_unused(w, count, first);
+    w->err = NULL; /* the caller's, and only until here */
+    return w->status;
+}
+
+/* -- tensors of the file --------------------------------------------------------------------- */
+
+/* The index of a tensor; the file has them in the order of their names' bytes. */
+static int find(const struct weights *w, const char *name, size_t *index)
+{
+    size_t low = 0;
+    size_t high = safetensors_count(w->file);
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = strcmp(name, safetensors_at(w->file, middle)->name);
+        if (order == 0) {
+            *index = middle;
+            return 1;
+        }
+        if (order < 0) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return 0;
+}
+
+int32_t weights_has(const struct weights *w, const char *format, ...)
+{
+    size_t index;
+    FORMAT_NAME(name, format);
+    return find(w, name, &index);
+}
+
+static void shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
+{
+    size_t used = (size_t)snprintf(text, SHAPE_BYTES, "[");
+    for (uint32_t i = 0; i < rank && used < SHAPE_BYTES; i++) {
+        used += (size_t)snprintf(text + used, SHAPE_BYTES - used, "%s%lld", i ? ", " : "",
+                                 (long long)shape[i]);
+    }
+    if (used < SHAPE_BYTES) {
+        (void)snprintf(text + used, SHAPE_BYTES - used, "]");
+    }
+}
+
+static int dtype_is_usable(safetensors_dtype d)
+{
+    return (d.code == ATTN_CODE_FLOAT && (d.bits == 32 || d.bits == 16)) ||
+           (d.code == ATTN_CODE_BFLOAT && d.bits == 16);
+}
+
+static int is_as_expected(struct weights *w, const safetensors_tensor *t, uint32_t rank,
+                          const int64_t *shape)
+{
+    char found[SHAPE_BYTES];
+    char expected[SHAPE_BYTES];
+    const char *path = safetensors_path(w->file);
+    if (!dtype_is_usable(t->dtype)) {
+        weights_fail(w, ATTN_INVALID, "%s: %s has elements of %s, expected F32, F16 or BF16", path,
+                     t->name, safetensors_dtype_name(t->dtype));
+        return 0;
+    }
+    if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof(*shape)) != 0) {
+        shape_text(found, t->rank, t->shape);
+        shape_text(expected, rank, shape);
+        weights_fail(w, ATTN_INVALID, "%s: %s is %s, the model's config.json makes it %s", path,
+                     t->name, found, expected);
+        return 0;
+    }
+    return 1;
+}
+
+/* The file promises no alignment; tensors do. */
+static void *data_aligned(struct weights *w, const safetensors_tensor *t)
+{
+    void *copy;
+    if ((uintptr_t)t->data % (t->dtype.bits / 8u) == 0) {
+        return (void *)(uintptr_t)t->data;
+    }
+    copy = weights_alloc(w, t->bytes, 1);
+    return copy ? memcpy(copy, t->data, t->bytes) : NULL;
+}
+
+static attn_tensor host_tensor(struct weights *w, const char *name, uint32_t rank,
+                               const int64_t *shape)
+{
+    attn_tensor out = {0};
+    const safetensors_tensor *t;
+    size_t index;
+    int64_t stride = 1;
+    if (w->status != ATTN_OK) {
+        return out;
+    }
+    if (!find(w, name, &index)) {
+        weights_fail(w, ATTN_NOT_FOUND, "%s: no tensor %s", safetensors_path(w->file), name);
+        return out;
+    }
+    w->asked[index] = 1;
+    t = safetensors_at(w->file, index);
+    if (!is_as_expected(w, t, rank, shape)) {
+        return out;
+    }
+    out.data = data_aligned(w, t);
+    for (uint32_t i = rank; i-- > 0;) {
+        out.shape[i] = shape[i];
+        out.stride[i] = stride;
+        stride *= shape[i];
+    }
+    out.device_type = ATTN_DEVICE_CPU;
+    out.code = t->dtype.code;
+    out.bits = t->dtype.bits;
+    out.lanes = 1;
+    out.align = t->dtype.bits / 8u;
+    out.rank = w->status == ATTN_OK ? rank : 0;
+    return out;
+}
+
+/* -- their forms on the device --------------------------------------------------------------- */
+
+/* Uploaded, in the element type `dtype` (NULL: the compute's). */
+static attn_tensor upload(struct weights *w, const attn_tensor *host, const attn_tensor *dtype)
+{
+    const attn_tensor absent = {0};
+    struct item *item = item_reserve(w, ITEM_TENSOR);
+    if (!item) {
+        return absent;
+    }
+    w->status = w->compute->api->upload(w->compute, host, dtype, &item->of.tensor, w->err);
+    if (w->status != ATTN_OK) {
+        return absent;
+    }
+    w->n_items++;
+    return item->of.tensor;
+}
+
+/* <name><ending> in the compute's type. */
+static attn_tensor device_tensor(struct weights *w, const char *name, const char *ending,
+                                 uint32_t rank, const int64_t *shape)
+{
+    char whole[NAME_BYTES + 16];
+    attn_tensor host;
+    (void)snprintf(whole, sizeof(whole), "%s%s", name, ending);
+    host = host_tensor(w, whole, rank, shape);
+    return upload(w, &host, NULL);
+}
+
+attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape,
+                          const char *format, ...)
+{
+    const attn_tensor absent = {0};
+    attn_tensor host;
+    attn_tensor dtype = {.lanes = 1};
+    FORMAT_NAME(name, format);
+    host = host_tensor(w, name, rank, shape);
+    if (w->status != ATTN_OK) {
+        return absent;
+    }
+    dtype.code = host.code;
+    dtype.bits = host.bits;
+    return upload(w, &host, &dtype);
+}
+
+void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t in, int32_t bias,
+                    const char *format, ...)
+{
+    const int64_t shape[] = {out, in};
+    FORMAT_NAME(name, format);
+    memset(linear, 0, sizeof(*linear));
+    linear->weight = device_tensor(w, name, ".weight", 2, shape);
+    if (bias) {
+        linear->bias = device_tensor(w, name, ".bias", 1, shape);
+    }
+}
+
+void weights_pointwise(struct weights *w, attn_linear *linear, int64_t out, int64_t in,
+                       const char *format, ...)
+{
+    const int64_t shape[] = {out, in, 1, 1};
+    FORMAT_NAME(name, format);
+    memset(linear, 0, sizeof(*linear));
+    linear->weight = device_tensor(w, name, ".weight", 4, shape);
+    linear->weight.rank = linear->weight.rank ? 2 : 0;
+    linear->bias = device_tensor(w, name, ".bias", 1, shape);
+}
+
+void weights_norm(struct weights *w, attn_norm *norm, uint32_t kind, int64_t channels,
+                  int64_t groups, double eps, const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    memset(norm, 0, sizeof(*norm));
+    if (kind == ATTN_NORM_GROUP && (groups < 1 || channels % groups != 0)) {
+        weights_fail(w, ATTN_INVALID, "%s: %s: %lld channels do not divide into %lld groups",
+                     safetensors_path(w->file), name, (long long)channels, (long long)groups);
+    }
+    norm->kind = kind;
+    norm->groups = (uint32_t)groups;
+    norm->eps = (float)eps;
+    norm->weight = device_tensor(w, name, ".weight", 1, &channels);
+    norm->bias = device_tensor(w, name, ".bias", 1, &channels);
+}
+
+struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const char *format, ...)
+{
+    const int64_t shape[] = {desc->out_channels, desc->in_channels, desc->kernel, desc->kernel};
+    char whole[NAME_BYTES + 16];
+    struct conv_desc d = *desc;
+    attn_tensor weight;
+    attn_tensor bias;
+    struct item *item;
+    FORMAT_NAME(name, format);
+    (void)snprintf(whole, sizeof(whole), "%s.weight", name);
+    weight = host_tensor(w, whole, 4, shape);
+    (void)snprintf(whole, sizeof(whole), "%s.bias", name);
+    bias = host_tensor(w, whole, 1, shape);
+    item = item_reserve(w, ITEM_CONV);
+    if (!item) {
+        return NULL;
+    }
+    d.weight = &weight;
+    d.bias = &bias;
+    w->status = w->compute->api->conv_create(w->compute, &d, &item->of.conv, w->err);
+    if (w->status != ATTN_OK) {
+        return NULL;
+    }
+    w->n_items++;
+    return item->of.conv;
+}
+
+struct layer *weights_layer(struct weights *w, const attn_layer *layer, const attn_layer_spec *spec)
+{
+    struct item *item = item_reserve(w, ITEM_LAYER);
+    if (!item) {
+        return NULL;
+    }
+    w->status = layer_bind(w->compute, layer, spec, &item->of.layer, w->err);
+    if (w->status != ATTN_OK) {
+        return NULL;
+    }
+    w->n_items++;
+    return item->of.layer;
+}

@@ -1,0 +1,95 @@
+/* Autoencoders' decoders against diffusers 0.26.3. */
+#include "machine.h"
+#include "vae.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct vae *decoder_open(struct machine *m, const char *model, const char *op)
+{
+    ATTN_ERROR_ON(err, 512);
+    char folder[512];
+    struct vae *v = NULL;
+    model_folder(folder, model, "vae");
+    if (vae_open(m->compute, folder, op, &v, &err) != ATTN_OK) {
+        fail_msg("%s", err.text);
+    }
+    return v;
+}
+
+static void decode(struct machine *m, struct vae *v, const attn_tensor *latents,
+                   const attn_tensor *out)
+{
+    ATTN_ERROR_ON(err, 512);
+    struct pass *pass = NULL;
+    attn_work *w;
+    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
+    if (vae_decode(pass_dry(pass, &err), v, latents, out) != ATTN_OK) {
+        fail_msg("dry: %s", err.text);
+    }
+    w = pass_real(pass, NULL, &err);
+    assert_non_null(w);
+    poison_arena(w);
+    if (vae_decode(w, v, latents, out) != ATTN_OK) {
+        fail_msg("real: %s", err.text);
+    }
+    pass_destroy(pass);
+}
+
+static void matches_diffusers(void **state)
+{
+    struct machine *m = *state;
+    static const char *const ops[] = {NULL, "math"};
+    for (size_t i = 0; i < n_models; i++) {
+        safetensors *golden = golden_open("vae", model_names[i]);
+        attn_tensor latents = golden_picture(golden, "latents");
+        attn_tensor expected = golden_picture(golden, "image");
+        for (size_t o = 0; o < 2; o++) {
+            struct vae *v = decoder_open(m, model_names[i], ops[o]);
+            attn_tensor out = poisoned(4, expected.shape);
+            double error;
+            assert_int_equal(vae_latent_channels(v), 4);
+            assert_int_equal(vae_factor(v) * latents.shape[1], expected.shape[1]);
+            decode(m, v, &latents, &out);
+            error = relative_l2(out.data, expected.data, count_of(&out));
+            print_message("vae %-10s %-16s %.2e\n", model_names[i], ops[o] ? ops[o] : "auto",
+                          error);
+            assert_true(error <= 1e-5);
+            free(out.data);
+            vae_close(v);
+        }
+        free(latents.data);
+        free(expected.data);
+        safetensors_close(golden);
+    }
+}
+
+static void refuses_wrong_shapes(void **state)
+{
+    struct machine *m = *state;
+    ATTN_ERROR_ON(err, 512);
+    struct vae *v = decoder_open(m, "tiny-sd1", NULL);
+    struct pass *pass = NULL;
+    attn_tensor latents = poisoned(4, (const int64_t[]){1, 4, 4, 4});
+    attn_tensor out = poisoned(4, (const int64_t[]){1, 16, 15, 3});
+    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
+    assert_int_equal(vae_decode(pass_dry(pass, &err), v, &latents, &out), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "[1, 16, 16, 3]"));
+    latents.shape[3] = 3;
+    assert_int_equal(vae_decode(pass_dry(pass, &err), v, &latents, &out), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "[B, h, w, 4]"));
+    free(latents.data);
+    free(out.data);
+    pass_destroy(pass);
+    vae_close(v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matches_diffusers),
+        cmocka_unit_test(refuses_wrong_shapes),
+    };
+    return cmocka_run_group_tests(tests, machine_open, machine_close);
+}
