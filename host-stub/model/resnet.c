@@ -102,7 +102,7 @@ struct conv *downsample_build(struct weights *w, int64_t channels, int64_t paddi
 
 int64_t downsample_size(int64_t size, int64_t padding)
 {
-    return (size + padding + (padding ? padding : 1) - 3) / 2 + 1;
+    return (size + padding + (padding ? padding : 1) - 1) / 2;
 }
 
 struct conv *upsample_build(struct weights *w, int64_t channels, const char *name)

@@ -184,6 +184,7 @@ static void add_attention(attn_work *w, const struct text_encoder *t, const stru
     const attn_tensor k = take_like(w, x, width);
     const attn_tensor v = take_like(w, x, width);
     const struct epilogue add = {ACT_NONE, x};
+    const struct op_choice choice = {.op = t->op};
     const attn_op_call call = {.size = sizeof(call),
                                .flags = ATTN_CALL_BAND,
                                .q = by_heads(&q, t->config.heads),
@@ -196,7 +197,7 @@ static void add_attention(attn_work *w, const struct text_encoder *t, const stru
     api->linear(w, &normed, &l->q, NULL, &q);
     api->linear(w, &normed, &l->k, NULL, &k);
     api->linear(w, &normed, &l->v, NULL, &v);
-    work_math(w)->attend(w, &call);
+    work_attend_by(w, &choice, &call, NULL);
     api->linear(w, &normed, &l->out, &add, x);
     work_reset(w, mark);
 }

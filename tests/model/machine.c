@@ -37,8 +37,8 @@ int machine_open(void **state)
         print_error("%s\n", err.text);
         return -1;
     }
-    m->compute->host.log = remember;
-    m->compute->host.ctx = m->compute->host.ctx ? m->compute->host.ctx : m;
+    m->compute->log = remember;
+    m->compute->log_ctx = m;
     return 0;
 }
 
