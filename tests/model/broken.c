@@ -21,7 +21,7 @@ static void copy_file(const char *from, const char *to)
     assert_int_equal(fclose(out), 0);
 }
 
-struct broken broken_copy(const char *part)
+struct broken broken_copy(const char *name, const char *part)
 {
     const char *base = strcmp(part, "text_encoder") == 0 ? "model" : "diffusion_pytorch_model";
     const char *temp = getenv("TMPDIR");
@@ -29,7 +29,7 @@ struct broken broken_copy(const char *part)
     char from[640];
     char to[320];
     char model[512];
-    model_folder(model, "tiny-sd1", part);
+    model_folder(model, name, part);
     (void)snprintf(b.folder, sizeof(b.folder), "%s/attnplug-broken-XXXXXX", temp ? temp : "/tmp");
     assert_non_null(mkdtemp(b.folder));
     (void)snprintf(b.file, sizeof(b.file), "%s/%s.safetensors", b.folder, base);
@@ -107,39 +107,130 @@ static int change_one(safetensors_tensor *t, enum change change, const char *new
     return 1;
 }
 
-void broken_tensor(const struct broken *b, const char *name, enum change change)
+/* The tensors of a file, to be changed and written back. */
+struct rewrite {
+    safetensors *file;
+    safetensors_tensor *tensors;
+    size_t n;
+};
+
+static struct rewrite rewrite_begin(const struct broken *b)
 {
     ATTN_ERROR_ON(err, 512);
-    safetensors *file = NULL;
-    safetensors_tensor *tensors;
-    void *larger;
-    size_t n = 0;
-    int found = 0;
-    char new_name[256];
-    (void)snprintf(new_name, sizeof(new_name), "%s.old", name);
-    assert_int_equal(safetensors_open(b->file, &file, &err), ATTN_OK);
-    tensors = calloc(safetensors_count(file), sizeof(*tensors));
-    larger = calloc(1, 1 << 20); /* every changed tensor fits */
-    assert_non_null(tensors);
-    assert_non_null(larger);
-    for (size_t i = 0; i < safetensors_count(file); i++) {
-        tensors[n] = *safetensors_at(file, i);
-        if (strcmp(tensors[n].name, name) == 0) {
-            found = 1;
-            if (!change_one(&tensors[n], change, new_name)) {
-                continue;
-            }
-            tensors[n].bytes = 0;
-            tensors[n].data = larger;
-        }
-        n++;
+    struct rewrite r = {0};
+    assert_int_equal(safetensors_open(b->file, &r.file, &err), ATTN_OK);
+    r.n = safetensors_count(r.file);
+    r.tensors = calloc(r.n, sizeof(*r.tensors));
+    assert_non_null(r.tensors);
+    for (size_t i = 0; i < r.n; i++) {
+        r.tensors[i] = *safetensors_at(r.file, i);
     }
-    assert_true(found);
-    /* the old file stays mapped: the new one takes its name */
-    if (safetensors_write(b->file, tensors, n, NULL, 0, &err) != ATTN_OK) {
+    return r;
+}
+
+static safetensors_tensor *rewrite_find(const struct rewrite *r, const char *name)
+{
+    for (size_t i = 0; i < r->n; i++) {
+        if (strcmp(r->tensors[i].name, name) == 0) {
+            return &r->tensors[i];
+        }
+    }
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+/* The old file stays mapped until the new one has taken its name. */
+static void rewrite_end(struct rewrite *r, const struct broken *b)
+{
+    ATTN_ERROR_ON(err, 512);
+    if (safetensors_write(b->file, r->tensors, r->n, NULL, 0, &err) != ATTN_OK) {
         fail_msg("%s", err.text);
     }
-    free(tensors);
+    free(r->tensors);
+    safetensors_close(r->file);
+}
+
+void broken_tensor(const struct broken *b, const char *name, enum change change)
+{
+    struct rewrite r = rewrite_begin(b);
+    safetensors_tensor *t = rewrite_find(&r, name);
+    void *larger = calloc(1, 1 << 20); /* every changed tensor fits */
+    char new_name[256];
+    assert_non_null(larger);
+    (void)snprintf(new_name, sizeof(new_name), "%s.old", name);
+    t->bytes = 0;
+    t->data = larger;
+    if (!change_one(t, change, new_name)) {
+        *t = r.tensors[--r.n];
+    }
+    rewrite_end(&r, b);
     free(larger);
-    safetensors_close(file);
+}
+
+void broken_rename(const struct broken *b, const char *from, const char *to)
+{
+    struct rewrite r = rewrite_begin(b);
+    char(*names)[256] = calloc(r.n, sizeof(*names));
+    size_t n = 0;
+    assert_non_null(names);
+    for (size_t i = 0; i < r.n; i++) {
+        const char *name = r.tensors[i].name;
+        const char *at = strstr(name, from);
+        if (at) {
+            (void)snprintf(names[i], sizeof(*names), "%.*s%s%s", (int)(at - name), name, to,
+                           at + strlen(from));
+            r.tensors[i].name = names[i];
+            n++;
+        }
+    }
+    assert_true(n > 0);
+    rewrite_end(&r, b);
+    free(names);
+}
+
+void broken_widen(const struct broken *b, const char *name)
+{
+    struct rewrite r = rewrite_begin(b);
+    safetensors_tensor *t = rewrite_find(&r, name);
+    const size_t planes = (size_t)(t->shape[0] * t->shape[1]);
+    const size_t element = t->dtype.bits / 8u;
+    char *wide = calloc(planes * 25, element);
+    assert_non_null(wide);
+    assert_int_equal(t->shape[2], 3);
+    for (size_t i = 0; i < planes * 9; i++) {
+        const size_t to = i / 9 * 25 + (i % 9 / 3 + 1) * 5 + i % 3 + 1;
+        memcpy(wide + to * element, (const char *)t->data + i * element, element);
+    }
+    t->shape[2] = t->shape[3] = 5;
+    t->data = wide;
+    t->bytes = 0;
+    rewrite_end(&r, b);
+    free(wide);
+}
+
+void broken_misalign(const struct broken *b)
+{
+    FILE *file = fopen(b->file, "rb");
+    uint64_t header;
+    char *bytes;
+    long size;
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    size = ftell(file);
+    bytes = malloc((size_t)size);
+    assert_non_null(bytes);
+    rewind(file);
+    assert_int_equal(fread(bytes, 1, (size_t)size, file), size);
+    fclose(file);
+    memcpy(&header, bytes, sizeof(header));
+    file = fopen(b->file, "wb");
+    assert_non_null(file);
+    header++; /* JSON may end with spaces */
+    assert_int_equal(fwrite(&header, 1, 8, file), 8);
+    assert_int_equal(fwrite(bytes + 8, 1, header - 1, file), header - 1);
+    assert_int_equal(fputc(' ', file), ' ');
+    assert_int_equal(fwrite(bytes + 7 + header, 1, (size_t)size - 7 - header, file),
+                     (size_t)size - 7 - header);
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
 }

@@ -61,7 +61,7 @@ static const char *const some_tensor[] = {
 static void missing_files(void **state)
 {
     for (size_t i = 0; i < 3; i++) {
-        struct broken b = broken_copy(parts[i]);
+        struct broken b = broken_copy("tiny-sd1", parts[i]);
         char config[320];
         (void)snprintf(config, sizeof(config), "%s/config.json", b.folder);
         assert_int_equal(unlink(b.file), 0);
@@ -76,7 +76,7 @@ static void missing_files(void **state)
 static void a_file_in_place_of_the_folder(void **state)
 {
     for (size_t i = 0; i < 3; i++) {
-        struct broken b = broken_copy(parts[i]);
+        struct broken b = broken_copy("tiny-sd1", parts[i]);
         expect(*state, parts[i], b.file, ATTN_INVALID, "not a folder");
         broken_remove(&b);
     }
@@ -94,7 +94,7 @@ static void configs_that_are_no_config(void **state)
     };
     for (size_t i = 0; i < 3; i++) {
         for (size_t c = 0; c < sizeof(cases) / sizeof(*cases); c++) {
-            struct broken b = broken_copy(parts[i]);
+            struct broken b = broken_copy("tiny-sd1", parts[i]);
             broken_write_config(&b, cases[c].text);
             expect(*state, parts[i], b.folder, ATTN_INVALID, cases[c].named);
             broken_remove(&b);
@@ -116,7 +116,7 @@ static void tensors_that_are_not_as_they_should_be(void **state)
             {CHANGE_DTYPE, ATTN_INVALID, "I64|F32, F16 or BF16"},
         };
         for (size_t c = 0; c < sizeof(cases) / sizeof(*cases); c++) {
-            struct broken b = broken_copy(parts[i]);
+            struct broken b = broken_copy("tiny-sd1", parts[i]);
             char named[512];
             (void)snprintf(named, sizeof(named), "%s|%s|%s", b.file, some_tensor[i],
                            cases[c].named);
@@ -130,7 +130,7 @@ static void tensors_that_are_not_as_they_should_be(void **state)
 static void a_file_cut_short(void **state)
 {
     for (size_t i = 0; i < 3; i++) {
-        struct broken b = broken_copy(parts[i]);
+        struct broken b = broken_copy("tiny-sd1", parts[i]);
         assert_int_equal(truncate(b.file, 5000), 0);
         expect(*state, parts[i], b.folder, ATTN_INVALID, b.file);
         broken_remove(&b);
@@ -213,7 +213,7 @@ static const struct lie invalid[] = {
 static void lies(void **state, const struct lie *list, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        struct broken b = broken_copy(list[i].part);
+        struct broken b = broken_copy("tiny-sd1", list[i].part);
         broken_set(&b, list[i].key, list[i].json);
         expect(*state, list[i].part, b.folder, list[i].status, list[i].named);
         if (list[i].status == ATTN_UNSUPPORTED) {
@@ -254,7 +254,7 @@ static void what_means_nothing_is_taken(void **state)
 
 static void defaults_are_those_of_diffusers(void **state)
 {
-    struct broken b = broken_copy("unet");
+    struct broken b = broken_copy("tiny-sd1", "unet");
     broken_set(&b, "layers_per_block", NULL); /* 2, as the model has it */
     broken_set(&b, "freq_shift", NULL);
     broken_set(&b, "norm_eps", NULL);
@@ -265,7 +265,7 @@ static void defaults_are_those_of_diffusers(void **state)
 static void a_tensor_without_use_is_told(void **state)
 {
     struct machine *m = *state;
-    struct broken b = broken_copy("vae");
+    struct broken b = broken_copy("tiny-sd1", "vae");
     m->log[0] = '\0';
     broken_tensor(&b, "encoder.conv_in.bias", CHANGE_NAME); /* of the encoder: not told */
     expect(m, "vae", b.folder, ATTN_OK, "");
@@ -274,7 +274,7 @@ static void a_tensor_without_use_is_told(void **state)
     expect(m, "vae", b.folder, ATTN_OK, "");
     broken_remove(&b);
 
-    b = broken_copy("text_encoder");
+    b = broken_copy("tiny-sd1", "text_encoder");
     broken_set(&b, "num_hidden_layers", "2");
     expect(m, "text_encoder", b.folder, ATTN_OK, "");
     assert_non_null(strstr(m->log, b.file));
@@ -285,7 +285,7 @@ static void a_tensor_without_use_is_told(void **state)
 /* fp16 variants carry it in their name. */
 static void the_fp16_variant_is_found(void **state)
 {
-    struct broken b = broken_copy("text_encoder");
+    struct broken b = broken_copy("tiny-sd1", "text_encoder");
     char variant[320];
     (void)snprintf(variant, sizeof(variant), "%s/model.fp16.safetensors", b.folder);
     assert_int_equal(rename(b.file, variant), 0);
