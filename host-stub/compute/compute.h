@@ -80,7 +80,7 @@ struct compute_api {
     /* GROUP over [B, H, W, C] or [B, tokens, C], LAYER over the last dimension, then the
      * activation.  x may be two tensors side by side in channels (x2 NULL: one); `add` [B, C] is
      * added to x first (the time embedding), `scale` [B, C] and `shift` [B, C] act after the norm:
-     * n * (1 + scale) + shift.  All optional. */
+     * n * (1 + scale) + shift.  All optional.  y may be x where there is no x2. */
     attn_status (*norm)(attn_work *w, const attn_norm *norm, enum activation act,
                         const attn_tensor *x, const attn_tensor *x2, const attn_tensor *add,
                         const attn_tensor *scale, const attn_tensor *shift, const attn_tensor *y);
@@ -110,6 +110,9 @@ struct compute {
     const struct compute_api *api;
     attn_compute plugin; /* "attn.compute/1": ctx is this compute */
     attn_host host;      /* what plugins on this device get; query knows "attn.compute/1" */
+    /* Where host.log sends its lines; the owner sets both after create, NULL sends them nowhere. */
+    void (*log)(void *ctx, int32_t level, const char *text);
+    void *log_ctx;
     attn_device device;
     attn_router *router;           /* opened on `host` */
     attn_tensor dtype;             /* the compute's element type: code and bits; the rest 0 */

@@ -50,6 +50,13 @@ static const void *query(void *ctx, const char *id)
     return strcmp(id, "attn.compute/1") ? NULL : &c->base.plugin;
 }
 
+static void log_line(void *ctx, int32_t level, const char *text)
+{
+    const struct cpu *c = ctx;
+    if (c->base.log)
+        c->base.log(c->base.log_ctx, level, text);
+}
+
 static void fill(struct cpu *c)
 {
     struct compute *base = &c->base;
@@ -58,6 +65,7 @@ static void fill(struct cpu *c)
     base->dtype = (attn_tensor){.code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
     base->host.size = sizeof base->host;
     base->host.query = query;
+    base->host.log = log_line;
     base->plugin = (attn_compute){.size = sizeof(attn_compute),
                                   .ctx = c,
                                   .alloc = cpu_alloc,
