@@ -105,7 +105,10 @@ attn_status text_encoder_open(struct compute *c, const char *folder, const char 
                                         "embeddings.position_ids", "text_projection.", NULL};
     attn_status status = ATTN_OK;
     struct text_encoder *t = calloc(1, sizeof(*t));
-    if (!t || (op && !(t->op = strdup(op)))) {
+    if (!t) {
+        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+    }
+    if (op && !(t->op = strdup(op))) {
         status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
     }
     if (status == ATTN_OK) {

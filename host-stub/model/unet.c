@@ -193,6 +193,7 @@ static attn_status call_check(attn_work *w, const struct unet *u, const struct u
     const int64_t *s = x->shape;
     int64_t mid_h;
     int64_t mid_w;
+    int64_t tokens;
     if (x->rank != 4 || s[3] != c->in_channels) {
         return work_fail(w, ATTN_INVALID, "sample: expected [B, h, w, %lld]",
                          (long long)c->in_channels);
@@ -214,10 +215,10 @@ static attn_status call_check(attn_work *w, const struct unet *u, const struct u
         return work_fail(w, ATTN_INVALID, "out: expected [%lld, %lld, %lld, %lld]", (long long)s[0],
                          (long long)s[1], (long long)s[2], (long long)c->out_channels);
     }
-    if (call->key_mass.rank &&
-        !shape_is(&call->key_mass, 2, (const int64_t[]){s[0], mid_h * mid_w})) {
+    tokens = mid_h * mid_w;
+    if (call->key_mass.rank && !shape_is(&call->key_mass, 2, (const int64_t[]){s[0], tokens})) {
         return work_fail(w, ATTN_INVALID, "key_mass: expected [%lld, %lld]", (long long)s[0],
-                         (long long)(mid_h * mid_w));
+                         (long long)tokens);
     }
     return w->status;
 }

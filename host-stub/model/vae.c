@@ -247,16 +247,17 @@ static attn_tensor up_forward(attn_work *w, const struct up_block *b, const attn
 static attn_status shapes_check(attn_work *w, const struct vae *v, const attn_tensor *latents,
                                 const attn_tensor *out)
 {
-    const int64_t f = vae_factor(v);
     const int64_t *s = latents->shape;
+    const int64_t height = vae_factor(v) * s[1];
+    const int64_t width = vae_factor(v) * s[2];
     if (latents->rank != 4 || s[3] != v->config.latent_channels || s[1] < 1 || s[2] < 1) {
         return work_fail(w, ATTN_INVALID, "latents: expected [B, h, w, %lld]",
                          (long long)v->config.latent_channels);
     }
-    if (out->rank != 4 || out->shape[0] != s[0] || out->shape[1] != f * s[1] ||
-        out->shape[2] != f * s[2] || out->shape[3] != v->config.out_channels) {
+    if (out->rank != 4 || out->shape[0] != s[0] || out->shape[1] != height ||
+        out->shape[2] != width || out->shape[3] != v->config.out_channels) {
         return work_fail(w, ATTN_INVALID, "picture: expected [%lld, %lld, %lld, %lld]",
-                         (long long)s[0], (long long)(f * s[1]), (long long)(f * s[2]),
+                         (long long)s[0], (long long)height, (long long)width,
                          (long long)v->config.out_channels);
     }
     return w->status;

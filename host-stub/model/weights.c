@@ -133,7 +133,7 @@ const char *weights_name(struct weights *w, const char *format, ...)
     char *kept;
     FORMAT_NAME(name, format);
     kept = weights_alloc(w, strlen(name) + 1, 1);
-    return kept ? strcpy(kept, name) : NULL;
+    return kept ? memcpy(kept, name, strlen(name) + 1) : NULL;
 }
 
 /* -- opening and closing --------------------------------------------------------------------- */

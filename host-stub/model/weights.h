@@ -12,7 +12,7 @@
 
 #include "layer.h"
 
-#define WEIGHTS_NAMED(format_at) __attribute__((format(printf, format_at, format_at + 1)))
+#define WEIGHTS_NAMED(format_at) __attribute__((format(printf, (format_at), (format_at) + 1)))
 
 struct weights;
 
