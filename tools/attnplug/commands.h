@@ -8,6 +8,7 @@
     X(list,   "every plugin file there is, and whether it may be used")       \
     X(names,  "every name of a processor or op, and what it stands for")      \
     X(why,    "which op a call takes, and why not the others")                \
+    X(attend, "run one op on stored tensors")                                 \
     X(check,  "is a plugin fit to ship?")
 /* clang-format on */
 
