@@ -1,0 +1,90 @@
+/* wrong_layer.c: a right processor with one fault, chosen at build time; see wrong.c. */
+#include "attn_abi.h"
+
+#define attn_processor_v1 right_processor
+#include "right_layer.c"
+#undef attn_processor_v1
+
+static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn_param *params,
+                              uint32_t n_params, attn_work *work, attn_binding **out,
+                              attn_error *err)
+{
+#if defined(FAULT_takes_any_parameter)
+    (void)params, (void)n_params;
+    return bind(p, l, NULL, 0, work, out, err);
+#elif defined(FAULT_keeps_device_memory)
+    void *lost = NULL;
+    (void)p->compute->alloc(p->compute->ctx, 64, &lost, NULL);
+#endif
+    return bind(p, l, params, n_params, work, out, err);
+}
+
+static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
+                                 attn_layer_plan **plan)
+{
+#if defined(FAULT_plans_less)
+    attn_layer_call other = *call;
+    attn_status s = prepare(b, &other, plan);
+    call->work->peak /= 2;
+    return s;
+#elif defined(FAULT_leaks)
+    void *volatile lost = malloc(500);
+    (void)lost;
+#endif
+    return prepare(b, call, plan);
+}
+
+#if defined(FAULT_shares_a_call)
+/* One call for all threads: what the binding is bound to changes under a run. */
+static attn_layer_call shared;
+#endif
+
+static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
+{
+#if defined(FAULT_forgets_the_residual)
+    attn_layer other = *plan->binding->layer;
+    attn_binding binding = {plan->binding->processor, &other};
+    other.flags &= ~ATTN_LAYER_RESIDUAL;
+    forward(&binding, call);
+    return call->work->status;
+#elif defined(FAULT_drops_the_bias)
+    attn_layer_call other = *call;
+    other.bias.rank = 0;
+    return run(plan, &other);
+#elif defined(FAULT_counts_its_runs)
+    static float runs;
+    attn_status s = run(plan, call);
+    if (s == ATTN_OK)
+        *(float *)call->out.data += (runs += 1e-7f);
+    return s;
+#elif defined(FAULT_allocates_in_run)
+    void *volatile p = malloc(100);
+    free(p);
+#elif defined(FAULT_shares_a_call)
+    shared = *call;
+    for (volatile int i = 0; i < 20000; i++)
+        ;
+    return run(plan, &shared);
+#endif
+    return run(plan, call);
+}
+
+const attn_processor_api attn_processor_v1 = {
+    .head = {.magic = ATTN_MAGIC,
+             .abi = ATTN_ABI,
+             .size = sizeof(attn_processor_api),
+             .flags = ATTN_HEAD_NEEDS_COMPUTE,
+             .devices = UINT64_C(1) << ATTN_DEVICE_CPU,
+             .dtypes = ATTN_DTYPE_F32,
+             .id = "org.attnplug.test.wrong_layer",
+             .version = "1.0.0",
+             .vendor = "attnplug",
+             .summary = "one fault"},
+    .create = create,
+    .destroy = destroy,
+    .bind = wrong_bind,
+    .unbind = unbind,
+    .prepare = wrong_prepare,
+    .run = wrong_run,
+    .release = release,
+};
