@@ -14,7 +14,7 @@
  *                              those operations in plain C, AVX2 and AVX-512, each with its own
  *                              compiler flags; vec_avx512.h and v8_avx.h are parts of them
  *
- * ATTNPLUG_CPU=c|avx2|avx512 forces the kernels; else the widest that the CPU has.
+ * ATTNPLUG_CPU=c|avx2|avx512|amx forces the kernels; else the widest that the CPU has.
  *
  * Check: meson test -C build ops      Time: build/tests/ops/test_ops --bench
  */
@@ -48,7 +48,8 @@ struct attn_op_plan {
 
 struct job {
     const struct me_problem *problem;
-    void (*work)(const struct me_problem *, int64_t task, void *scratch);
+    const struct me_kernels *kernels;
+    int mass; /* the second pass */
     char *scratch;
     uint64_t thread_bytes;
 };
@@ -64,6 +65,7 @@ static const struct me_kernels *const all_kernels[] = {
 #ifdef MEMORY_EFFICIENT_X86
     &memory_efficient_avx2,
     &memory_efficient_avx512,
+    &memory_efficient_amx,
 #endif
 };
 #define N_KERNELS ((int)(sizeof all_kernels / sizeof *all_kernels))
@@ -84,7 +86,7 @@ static attn_status choose_kernels(const struct me_kernels **kernels, attn_error 
     if (*kernels)
         return ATTN_OK;
     return attn_fail(err, ATTN_INVALID, NAME ": ATTNPLUG_CPU is %s, expected c%s", forced,
-                     N_KERNELS > 1 ? ", avx2 or avx512" : "");
+                     N_KERNELS > 1 ? ", avx2, avx512 or amx" : "");
 }
 
 static attn_status op_create(const attn_host *host, const attn_device *device,
@@ -132,16 +134,21 @@ static attn_status op_supports(attn_op *op, const attn_op_call *call, attn_error
     return op_check(call, &shape, err);
 }
 
+static enum me_type type_of(const attn_tensor *t)
+{
+    uint64_t dtype = op_dtype(t);
+    return dtype == ATTN_DTYPE_F32    ? ME_F32
+           : dtype == ATTN_DTYPE_F16  ? ME_F16
+           : dtype == ATTN_DTYPE_BF16 ? ME_BF16
+                                      : ME_BYTES;
+}
+
 /* A view as [batch][heads][rows][columns]; `axes` has the tensor's own axis of each, -1 for none.
  */
 static struct me_view view_of(const attn_tensor *t, const int axes[4])
 {
     struct me_view view = {.data = t->rank ? t->data : NULL};
-    uint64_t dtype = op_dtype(t);
-    view.type = dtype == ATTN_DTYPE_F32    ? ME_F32
-                : dtype == ATTN_DTYPE_F16  ? ME_F16
-                : dtype == ATTN_DTYPE_BF16 ? ME_BF16
-                                           : ME_BYTES;
+    view.type = type_of(t);
     for (int i = 0; i < 4; i++)
         view.stride[i] = axes[i] < 0 ? 0 : t->stride[axes[i]];
     return view;
@@ -170,6 +177,13 @@ static int64_t block_rows(const struct me_problem *p, int64_t rows, uint32_t thr
     return me_max(rows, me_round_up(me_ceil_div(p->nq, blocks), rows));
 }
 
+static uint64_t thread_scratch(const struct me_kernels *kernels, const struct me_problem *p)
+{
+    uint64_t own = round_up(kernels->scratch(p));
+    uint64_t other = kernels->fallback ? round_up(kernels->fallback->scratch(p)) : 0;
+    return own > other ? own : other;
+}
+
 static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan,
                               uint64_t *scratch, attn_error *err)
 {
@@ -190,6 +204,9 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
         .d = s.d,
         .dv = s.dv,
         .scale = s.scale,
+        .products = call->flags & (ATTN_CALL_F32_SCORES | ATTN_CALL_F32_SOFTMAX)
+                        ? ME_F32
+                        : type_of(&call->q),
         .wants_mass = call->key_mass.rank != 0,
         .band = (call->flags & ATTN_CALL_BAND) != 0,
         /* Beyond these bounds nothing changes, and sums of them cannot overflow. */
@@ -202,18 +219,26 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     *made = (struct attn_op_plan){.op = op, .problem = p};
     if (p.wants_mass && call->lse.rank == 0)
         made->lse_bytes = round_up((uint64_t)(s.batch * s.heads * s.nq) * sizeof(float));
-    made->thread_bytes = round_up(op->kernels->scratch(&p));
+    made->thread_bytes = thread_scratch(op->kernels, &p);
     made->scratch = made->lse_bytes + made->thread_bytes * threads;
     *scratch = made->scratch;
     *plan = made;
     return ATTN_OK;
 }
 
+static int task_run(const struct job *job, const struct me_kernels *kernels, int64_t task,
+                    void *scratch)
+{
+    return (job->mass ? kernels->mass : kernels->attend)(job->problem, task, scratch);
+}
+
 static void job_body(void *arg, int64_t begin, int64_t end, uint32_t thread)
 {
     const struct job *job = arg;
+    void *scratch = job->scratch + thread * job->thread_bytes;
     for (int64_t i = begin; i < end; i++)
-        job->work(job->problem, i, job->scratch + thread * job->thread_bytes);
+        if (!task_run(job, job->kernels, i, scratch))
+            task_run(job, job->kernels->fallback, i, scratch);
 }
 
 static void job_run(const attn_host *host, struct job *job, int64_t tasks)
@@ -233,14 +258,12 @@ static attn_status op_run(attn_op_plan *plan, const attn_op_call *call, attn_err
     fill_views(&p, call);
     if (plan->lse_bytes)
         p.lse = (struct me_view){call->scratch, {p.heads * p.nq, p.nq, 1, 0}, ME_F32};
-    const struct me_kernels *kernels = plan->op->kernels;
-    struct job job = {&p, kernels->attend, (char *)call->scratch + plan->lse_bytes,
+    struct job job = {&p, plan->op->kernels, 0, (char *)call->scratch + plan->lse_bytes,
                       plan->thread_bytes};
     job_run(plan->op->host, &job, p.batch * p.heads * me_blocks(&p));
-    if (p.wants_mass) {
-        job.work = kernels->mass;
+    job.mass = 1;
+    if (p.wants_mass)
         job_run(plan->op->host, &job, p.batch * me_ceil_div(p.nk, ME_MASS_KEYS));
-    }
     return ATTN_OK;
 }
 

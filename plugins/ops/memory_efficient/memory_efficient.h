@@ -40,6 +40,8 @@ struct me_problem {
     int band;                  /* key j is seen by query i iff lo <= j - i <= hi */
     int64_t lo, hi;
     float scale;
+    enum me_type
+        products; /* the accuracy that is wanted of products: that of the inputs, or fp32 */
     int wants_mass;
     int64_t block_q; /* queries of one attend task, a multiple of the kernels' rows */
 };
@@ -52,16 +54,34 @@ struct me_kernels {
     int64_t rows;
     /* Bytes that one thread needs for the problem; scratch is aligned to 64. */
     uint64_t (*scratch)(const struct me_problem *p);
-    /* Queries [block * block_q, ...) of one head: out, and lse where present.
+    /* Both return 0, with nothing written, for data that these kernels leave to others.
+     * Queries [block * block_q, ...) of one head: out, and lse where present.
      * Task t is block t % blocks of head t / blocks. */
-    void (*attend)(const struct me_problem *p, int64_t task, void *scratch);
+    int (*attend)(const struct me_problem *p, int64_t task, void *scratch);
     /* Key mass of keys [tile * ME_MASS_KEYS, ...) of one batch entry, from p->lse. */
-    void (*mass)(const struct me_problem *p, int64_t task, void *scratch);
+    int (*mass)(const struct me_problem *p, int64_t task, void *scratch);
+    /* Kernels for such data; NULL where there is none. Its rows divide these. */
+    const struct me_kernels *fallback;
+};
+
+/* A thread's scratch, as tiles.h lays it out. */
+struct tile_memory {
+    float *qt;        /* packed queries, [microtiles] */
+    float *ot;        /* O' [microtiles][dv rounded up to ME_GROUP][rows] */
+    float *max, *sum; /* [microtiles][rows] */
+    float *alpha;     /* [rows]: what a tile multiplies earlier sums with */
+    float *s;         /* scores [ME_KEYS][rows] */
+    float *kp, *vp;   /* packed keys and values */
+    float *room;      /* the products' own */
+    float *part;      /* [ME_MASS_KEYS][lanes], key-mass pass only */
+    double *mass;     /* [ME_MASS_KEYS], key-mass pass only */
+    int refused;      /* the products cannot take this data */
 };
 
 extern const struct me_kernels memory_efficient_c;
 extern const struct me_kernels memory_efficient_avx2;
 extern const struct me_kernels memory_efficient_avx512;
+extern const struct me_kernels memory_efficient_amx;
 
 static inline int64_t me_min(int64_t a, int64_t b)
 {

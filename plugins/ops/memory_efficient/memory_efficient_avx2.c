@@ -4,11 +4,9 @@
 
 #include "memory_efficient.h"
 
-#define KERNELS      memory_efficient_avx2
-#define KERNELS_NAME "avx2"
-#define LANES        8
-#define NV           3
-#define GROUP        4
+#define LANES 8
+#define NV    3
+#define GROUP 4
 
 typedef __m256 vec;
 
@@ -63,4 +61,14 @@ static int kernels_usable(void)
            __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
 }
 
+#include "products.h"
 #include "tiles.h"
+
+const struct me_kernels memory_efficient_avx2 = {
+    .name = "avx2",
+    .usable = kernels_usable,
+    .rows = ROWS,
+    .scratch = tiles_scratch,
+    .attend = tiles_attend,
+    .mass = tiles_mass,
+};

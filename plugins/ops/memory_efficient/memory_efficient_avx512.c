@@ -3,11 +3,9 @@
 
 #include "memory_efficient.h"
 
-#define KERNELS      memory_efficient_avx512
-#define KERNELS_NAME "avx512"
-#define LANES        16
-#define NV           3
-#define GROUP        8
+#define LANES 16
+#define NV    3
+#define GROUP 8
 
 #include "v8_avx.h"
 #include "vec_avx512.h"
@@ -18,4 +16,14 @@ static int kernels_usable(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+#include "products.h"
 #include "tiles.h"
+
+const struct me_kernels memory_efficient_avx512 = {
+    .name = "avx512",
+    .usable = kernels_usable,
+    .rows = ROWS,
+    .scratch = tiles_scratch,
+    .attend = tiles_attend,
+    .mass = tiles_mass,
+};

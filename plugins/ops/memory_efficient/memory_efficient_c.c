@@ -6,11 +6,9 @@
 #include "half.h"
 #include "memory_efficient.h"
 
-#define KERNELS      memory_efficient_c
-#define KERNELS_NAME "c"
-#define LANES        8
-#define NV           1
-#define GROUP        4
+#define LANES 8
+#define NV    1
+#define GROUP 4
 
 typedef struct {
     float f[LANES];
@@ -148,4 +146,14 @@ static int kernels_usable(void)
     return 1;
 }
 
+#include "products.h"
 #include "tiles.h"
+
+const struct me_kernels memory_efficient_c = {
+    .name = "c",
+    .usable = kernels_usable,
+    .rows = ROWS,
+    .scratch = tiles_scratch,
+    .attend = tiles_attend,
+    .mass = tiles_mass,
+};

@@ -85,46 +85,6 @@ static void transpose(float *dst, int64_t ld, struct me_matrix src, int64_t rows
         transpose_typed(dst, ld, src, ME_BF16, rows, cols, factor);
 }
 
-/* kp[key / 8][column][key % 8]; keys up to the next multiple of 8 are zero. */
-static void pack_keys(float *kp, struct me_matrix k, int64_t keys, int64_t d)
-{
-    for (int64_t j = 0; j < keys; j += ME_GROUP) {
-        int64_t n = me_min(ME_GROUP, keys - j);
-        if (n < ME_GROUP)
-            memset(kp + j * d, 0, (size_t)(d * ME_GROUP) * sizeof *kp);
-        transpose(kp + j * d, ME_GROUP, me_at(k, j, 0), n, d, 1.0f);
-    }
-}
-
-static ALWAYS_INLINE void pack_values_typed(float *vp, struct me_matrix v, enum me_type type,
-                                            int64_t keys, int64_t dv)
-{
-    for (int64_t c = 0; c < dv; c += ME_GROUP) {
-        float *dst = vp + c * ME_KEYS;
-        int64_t n = me_min(ME_GROUP, dv - c);
-        const char *src = v.data + c * v.col;
-        for (int64_t j = 0; j < keys; j++, dst += ME_GROUP, src += v.row) {
-            if (n == ME_GROUP && v.col == me_type_size(type)) {
-                v8_store((char *)dst, ME_F32, v8_load(src, type));
-                continue;
-            }
-            for (int64_t i = 0; i < ME_GROUP; i++)
-                dst[i] = i < n ? element_load(src + i * v.col, type) : 0.0f;
-        }
-    }
-}
-
-/* vp[column / 8][key][column % 8]; columns up to the next multiple of 8 are zero. */
-static void pack_values(float *vp, struct me_matrix v, int64_t keys, int64_t dv)
-{
-    if (v.type == ME_F32)
-        pack_values_typed(vp, v, ME_F32, keys, dv);
-    else if (v.type == ME_F16)
-        pack_values_typed(vp, v, ME_F16, keys, dv);
-    else
-        pack_values_typed(vp, v, ME_BF16, keys, dv);
-}
-
 static ALWAYS_INLINE void unpack_typed(struct me_matrix out, enum me_type type, const float *ot,
                                        int64_t ld, const float *factor, int64_t rows, int64_t dv)
 {

@@ -40,14 +40,6 @@ static void window_edit(const struct me_problem *p, const struct window *w, floa
         window_band(p, w, s);
 }
 
-/* Q' of one microtile, scaled; lanes past the last query are zero. */
-static void load_queries(const struct me_problem *p, const struct window *w, float *qt)
-{
-    if (w->rows < ROWS)
-        memset(qt, 0, (size_t)(p->d * ROWS) * sizeof *qt);
-    transpose(qt, ROWS, me_head(&p->q, w->b, w->h, w->i0), w->rows, p->d, p->scale);
-}
-
 /* Writes out and lse of one microtile. Row sums become the factors. */
 static void store_outputs(const struct me_problem *p, const struct window *w, const float *ot,
                           const float *max, float *sum)
