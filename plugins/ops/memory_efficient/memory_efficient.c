@@ -36,10 +36,12 @@
 struct attn_op {
     const attn_host *host;
     const struct me_kernels *kernels;
+    int forced; /* by ATTNPLUG_CPU: taken for every shape */
 };
 
 struct attn_op_plan {
     const struct attn_op *op;
+    const struct me_kernels *kernels;
     struct me_problem problem; /* without data pointers */
     uint64_t lse_bytes;        /* of the row sums that the second pass needs and nobody asked for */
     uint64_t thread_bytes;
@@ -70,16 +72,18 @@ static const struct me_kernels *const all_kernels[] = {
 };
 #define N_KERNELS ((int)(sizeof all_kernels / sizeof *all_kernels))
 
-static attn_status choose_kernels(const struct me_kernels **kernels, attn_error *err)
+static attn_status choose_kernels(const struct me_kernels **kernels, int *is_forced,
+                                  attn_error *err)
 {
     const char *forced = secure_getenv("ATTNPLUG_CPU");
     *kernels = NULL;
+    *is_forced = forced && *forced;
     for (int i = 0; i < N_KERNELS; i++) {
-        if (forced && *forced && strcmp(forced, all_kernels[i]->name) != 0)
+        if (*is_forced && strcmp(forced, all_kernels[i]->name) != 0)
             continue;
         if (all_kernels[i]->usable())
             *kernels = all_kernels[i];
-        else if (forced && *forced)
+        else if (*is_forced)
             return attn_fail(err, ATTN_UNSUPPORTED,
                              NAME ": ATTNPLUG_CPU is %s, which this CPU lacks", forced);
     }
@@ -94,15 +98,16 @@ static attn_status op_create(const attn_host *host, const attn_device *device,
                              attn_error *err)
 {
     const struct me_kernels *kernels;
+    int forced;
     attn_status status = op_create_check(NAME, host, device, params, n_params, err);
     if (status == ATTN_OK)
-        status = choose_kernels(&kernels, err);
+        status = choose_kernels(&kernels, &forced, err);
     if (status != ATTN_OK)
         return status;
     struct attn_op *made = malloc(sizeof *made);
     if (!made)
         return attn_fail(err, ATTN_NOMEM, NAME ": no memory for %zu bytes", sizeof *made);
-    *made = (struct attn_op){host, kernels};
+    *made = (struct attn_op){host, kernels, forced};
     if (host->log) {
         char text[64];
         (void)snprintf(text, sizeof text, NAME ": kernels %s", kernels->name);
@@ -215,11 +220,14 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     };
     p.lo = me_min(p.lo, s.nk + 1);
     p.hi = me_max(p.hi, -s.nq - 1);
-    p.block_q = block_rows(&p, op->kernels->rows, threads);
-    *made = (struct attn_op_plan){.op = op, .problem = p};
+    const struct me_kernels *kernels = op->kernels;
+    if (!op->forced && s.nk < kernels->least_keys)
+        kernels = kernels->fallback;
+    p.block_q = block_rows(&p, kernels->rows, threads);
+    *made = (struct attn_op_plan){.op = op, .kernels = kernels, .problem = p};
     if (p.wants_mass && call->lse.rank == 0)
         made->lse_bytes = round_up((uint64_t)(s.batch * s.heads * s.nq) * sizeof(float));
-    made->thread_bytes = thread_scratch(op->kernels, &p);
+    made->thread_bytes = thread_scratch(kernels, &p);
     made->scratch = made->lse_bytes + made->thread_bytes * threads;
     *scratch = made->scratch;
     *plan = made;
@@ -258,7 +266,7 @@ static attn_status op_run(attn_op_plan *plan, const attn_op_call *call, attn_err
     fill_views(&p, call);
     if (plan->lse_bytes)
         p.lse = (struct me_view){call->scratch, {p.heads * p.nq, p.nq, 1, 0}, ME_F32};
-    struct job job = {&p, plan->op->kernels, 0, (char *)call->scratch + plan->lse_bytes,
+    struct job job = {&p, plan->kernels, 0, (char *)call->scratch + plan->lse_bytes,
                       plan->thread_bytes};
     job_run(plan->op->host, &job, p.batch * p.heads * me_blocks(&p));
     job.mass = 1;

@@ -60,6 +60,8 @@ struct me_kernels {
     int (*attend)(const struct me_problem *p, int64_t task, void *scratch);
     /* Key mass of keys [tile * ME_MASS_KEYS, ...) of one batch entry, from p->lse. */
     int (*mass)(const struct me_problem *p, int64_t task, void *scratch);
+    /* With fewer keys the fallback is faster. */
+    int64_t least_keys;
     /* Kernels for such data; NULL where there is none. Its rows divide these. */
     const struct me_kernels *fallback;
 };
@@ -69,8 +71,6 @@ struct tile_memory {
     float *qt;        /* packed queries, [microtiles] */
     float *ot;        /* O' [microtiles][dv rounded up to ME_GROUP][rows] */
     float *max, *sum; /* [microtiles][rows] */
-    float *alpha;     /* [rows]: what a tile multiplies earlier sums with */
-    float *s;         /* scores [ME_KEYS][rows] */
     float *kp, *vp;   /* packed keys and values */
     float *room;      /* the products' own */
     float *part;      /* [ME_MASS_KEYS][lanes], key-mass pass only */

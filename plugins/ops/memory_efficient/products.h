@@ -12,6 +12,7 @@
 
 #include "pack.h"
 #include "vectors.h"
+#include "windows.h"
 
 /* Columns of Q' that fit the first-level cache beside a tile of scores. */
 #define CHUNK 96
@@ -31,10 +32,11 @@ static int64_t value_floats(const struct me_problem *p)
     return me_round_up(p->dv, ME_GROUP);
 }
 
+/* Room: scores of a microtile, [ME_KEYS][ROWS], and its alpha, [ROWS]. */
 static int64_t room_floats(const struct me_problem *p)
 {
     (void)p;
-    return 0;
+    return (ME_KEYS + 1) * ROWS;
 }
 
 /* Q' [column][ROWS], scaled; lanes past the last query are zero. */
@@ -207,14 +209,55 @@ static void softmax_output(const struct me_problem *p, int nv, struct tile_memor
                            float *max, float *sum, float *ot)
 {
     int64_t dv = me_round_up(p->dv, ME_GROUP);
-    EACH_WIDTH(nv, softmax_tile(W, m->s, keys, max, sum, m->alpha));
+    float *s = m->room, *alpha = m->room + ME_KEYS * ROWS;
+    EACH_WIDTH(nv, softmax_tile(W, s, keys, max, sum, alpha));
     for (int64_t c = 0; c < dv; c += ME_GROUP)
         for (int64_t g = 0; g < ME_GROUP; g += GROUP)
-            EACH_WIDTH(nv, output_group(W, m->s, m->vp + c * ME_KEYS + g, keys, m->alpha,
-                                        ot + (c + g) * ROWS));
+            EACH_WIDTH(
+                nv, output_group(W, s, m->vp + c * ME_KEYS + g, keys, alpha, ot + (c + g) * ROWS));
 }
 
 static void mass_add(int nv, const float *s, int64_t keys, const float *lse, float *part)
 {
     EACH_WIDTH(nv, mass_tile(W, s, keys, lse, part));
+}
+
+/* One tile of keys, packed, against queries [first, last). */
+static void block_tile(const struct me_problem *p, struct window *w, int64_t first, int64_t last,
+                       struct tile_memory *m)
+{
+    int64_t dv = me_round_up(p->dv, ME_GROUP);
+    for (w->i0 = first; w->i0 < last; w->i0 += ROWS) {
+        int64_t at = w->i0 - first;
+        w->rows = me_min(ROWS, last - w->i0);
+        if (window_hidden(p, w))
+            continue;
+        int nv = (int)me_ceil_div(w->rows, LANES);
+        scores(p, nv, m->qt + at * query_floats(p), m->kp, w->keys, m->room);
+        window_edit(p, w, m->room);
+        softmax_output(p, nv, m, w->keys, m->max + at, m->sum + at, m->ot + at * dv);
+    }
+}
+
+/* All queries of a head against packed keys from j0. */
+static void mass_windows(const struct me_problem *p, struct window *w, int64_t j0, int64_t keys,
+                         struct tile_memory *m)
+{
+    for (w->i0 = 0; w->i0 < p->nq; w->i0 += ROWS) {
+        int loaded = 0;
+        w->rows = me_min(ROWS, p->nq - w->i0);
+        load_lse(p, w, m->max);
+        for (int64_t j = 0; j < keys; j += ME_KEYS) {
+            w->j0 = j0 + j;
+            w->keys = me_min(ME_KEYS, keys - j);
+            if (window_hidden(p, w))
+                continue;
+            if (!loaded++)
+                pack_queries(p, m, me_head(&p->q, w->b, w->h, w->i0), w->rows, m->qt);
+            int nv = (int)me_ceil_div(w->rows, LANES);
+            scores(p, nv, m->qt, m->kp + j * key_floats(p), w->keys, m->room);
+            window_edit(p, w, m->room);
+            mass_add(nv, m->room, w->keys, m->max, m->part + j * LANES);
+        }
+    }
 }

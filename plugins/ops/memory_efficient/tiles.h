@@ -6,9 +6,8 @@
  *   query_floats, key_floats, value_floats   packed size of one query, key or value row
  *   room_floats                              of m->room, which is theirs alone
  *   pack_queries, pack_keys, pack_values     these may set m->refused: the task is given up
- *   scores, softmax_output, mass_add */
-
-#include "windows.h"
+ *   block_tile                               a tile of keys against a block of queries
+ *   mass_windows                             a head's queries against the keys of a mass task */
 
 /* Bump allocation over the scratch; without memory it only counts. */
 struct arena {
@@ -31,8 +30,6 @@ static uint64_t memory_attend(const struct me_problem *p, char *base, struct til
     m->ot = carve(&arena, p->block_q * me_round_up(p->dv, ME_GROUP));
     m->max = carve(&arena, p->block_q);
     m->sum = carve(&arena, p->block_q);
-    m->alpha = carve(&arena, ROWS);
-    m->s = carve(&arena, ME_KEYS * ROWS);
     m->kp = carve(&arena, ME_KEYS * key_floats(p));
     m->vp = carve(&arena, ME_KEYS * value_floats(p));
     m->room = carve(&arena, room_floats(p));
@@ -45,7 +42,6 @@ static uint64_t memory_mass(const struct me_problem *p, char *base, struct tile_
     *m = (struct tile_memory){0};
     m->qt = carve(&arena, ROWS * query_floats(p));
     m->max = carve(&arena, ROWS);
-    m->s = carve(&arena, ME_KEYS * ROWS);
     m->kp = carve(&arena, ME_MASS_KEYS * key_floats(p));
     m->room = carve(&arena, room_floats(p));
     m->part = carve(&arena, ME_MASS_KEYS * LANES);
@@ -61,41 +57,19 @@ static uint64_t tiles_scratch(const struct me_problem *p)
     return attend > mass ? attend : mass;
 }
 
-static void load_queries(const struct me_problem *p, const struct window *w, struct tile_memory *m,
-                         float *qt)
-{
-    pack_queries(p, m, me_head(&p->q, w->b, w->h, w->i0), w->rows, qt);
-}
-
 /* Everything a block of queries starts with. */
 static void block_begin(const struct me_problem *p, struct window *w, int64_t first, int64_t last,
                         struct tile_memory *m)
 {
     for (w->i0 = first; w->i0 < last; w->i0 += ROWS) {
         w->rows = me_min(ROWS, last - w->i0);
-        load_queries(p, w, m, m->qt + (w->i0 - first) * query_floats(p));
+        pack_queries(p, m, me_head(&p->q, w->b, w->h, w->i0), w->rows,
+                     m->qt + (w->i0 - first) * query_floats(p));
     }
     memset(m->ot, 0, (size_t)(p->block_q * me_round_up(p->dv, ME_GROUP)) * sizeof *m->ot);
     for (int64_t i = 0; i < p->block_q; i++) {
         m->max[i] = -INFINITY;
         m->sum[i] = 0.0f;
-    }
-}
-
-/* One tile of keys, packed, against queries [first, last). */
-static void block_tile(const struct me_problem *p, struct window *w, int64_t first, int64_t last,
-                       struct tile_memory *m)
-{
-    int64_t dv = me_round_up(p->dv, ME_GROUP);
-    for (w->i0 = first; w->i0 < last; w->i0 += ROWS) {
-        int64_t at = w->i0 - first;
-        w->rows = me_min(ROWS, last - w->i0);
-        if (window_hidden(p, w))
-            continue;
-        int nv = (int)me_ceil_div(w->rows, LANES);
-        scores(p, nv, m->qt + at * query_floats(p), m->kp, w->keys, m->s);
-        window_edit(p, w, m->s);
-        softmax_output(p, nv, m, w->keys, m->max + at, m->sum + at, m->ot + at * dv);
     }
 }
 
@@ -135,23 +109,8 @@ static void mass_head(const struct me_problem *p, struct window *w, int64_t j0, 
     for (int64_t j = 0; j < keys; j += ME_KEYS)
         pack_keys(p, m, me_head(&p->k, w->b, kv_head, j0 + j), me_min(ME_KEYS, keys - j),
                   m->kp + j * key_floats(p));
-    for (w->i0 = 0; w->i0 < p->nq && !m->refused; w->i0 += ROWS) {
-        int loaded = 0;
-        w->rows = me_min(ROWS, p->nq - w->i0);
-        load_lse(p, w, m->max);
-        for (int64_t j = 0; j < keys; j += ME_KEYS) {
-            w->j0 = j0 + j;
-            w->keys = me_min(ME_KEYS, keys - j);
-            if (window_hidden(p, w))
-                continue;
-            if (!loaded++)
-                load_queries(p, w, m, m->qt);
-            int nv = (int)me_ceil_div(w->rows, LANES);
-            scores(p, nv, m->qt, m->kp + j * key_floats(p), w->keys, m->s);
-            window_edit(p, w, m->s);
-            mass_add(nv, m->s, w->keys, m->max, m->part + j * LANES);
-        }
-    }
+    if (!m->refused)
+        mass_windows(p, w, j0, keys, m);
     for (int64_t j = 0; j < keys; j++)
         m->mass[j] += (double)vec_sum(vec_load(m->part + j * LANES));
 }
