@@ -108,6 +108,13 @@ ATTN_API void attn_registry_close(attn_registry *registry);
 /* Looks again: new files are taken up, changed ones serve what is opened from now on, deleted ones
  * are forgotten; objects that are open stay on the code that they were opened with. [any] */
 ATTN_API attn_status attn_registry_refresh(attn_registry *registry, attn_error *err);
+/* Takes the plugin with that id out of use: nothing opens it any more, until its file changes. With
+ * objects of it open: ATTN_BUSY and nothing changes; with ATTN_UNREGISTER_WAIT it is taken out at
+ * once and the call returns when the last of them is closed. Ops that a router keeps count (see
+ * attn_router_trim). [any], but not from a thread that has such an object to close. */
+ATTN_API attn_status attn_registry_unregister(attn_registry *registry, const char *id,
+                                              uint32_t flags, attn_error *err);
+#define ATTN_UNREGISTER_WAIT 1u
 /* Files seen, in search order. Infos stay valid until close. [any] */
 ATTN_API uint32_t attn_registry_count(attn_registry *registry);
 ATTN_API attn_status attn_registry_file(attn_registry *registry, uint32_t index,

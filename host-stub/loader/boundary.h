@@ -6,10 +6,8 @@
 #ifndef ATTNPLUG_LOADER_BOUNDARY_H
 #define ATTNPLUG_LOADER_BOUNDARY_H
 
+#include "boundary_limits.h"
 #include "registry.h"
-
-/* More scratch than any machine has: a size that was never computed. */
-#define BOUNDARY_MAX_SCRATCH (UINT64_C(1) << 42)
 
 /* The error that a plugin gets to write to: a copy, so that it cannot change the caller's. */
 static inline attn_error boundary_error(attn_error *err)

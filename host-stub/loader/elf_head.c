@@ -138,6 +138,27 @@ static bool run_path_is_relative(const char *path)
     }
 }
 
+/* Names that do not fit are left to the dynamic linker alone. */
+static bool read_needed(elf_file *file, elf_heads *heads)
+{
+    size_t used = 0;
+    for (uint32_t i = 0; file->has_run_path && i < file->n_needed; i++) {
+        char name[256];
+        if (!elf_string(file, file->needed[i], name, sizeof name)) {
+            return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                              "the name of library %u is not a text of under %zu bytes", i,
+                              sizeof name);
+        }
+        size_t n = strlen(name);
+        if (used + n + 2 <= sizeof heads->needed) {
+            memcpy(heads->needed + used, name, n);
+            heads->needed[used + n] = '\n';
+            used += n + 1;
+        }
+    }
+    return true;
+}
+
 static bool read_both(elf_file *file, elf_heads *heads)
 {
     if (!read_head(file, "attn_op_v1", sizeof(attn_op_api), &heads->op, &heads->has_op) ||
@@ -152,7 +173,7 @@ void elf_read_heads(const elf_source *source, elf_heads *heads)
 {
     elf_file file;
     *heads = (elf_heads){0};
-    if (!elf_file_open(&file, source) || !read_both(&file, heads)) {
+    if (!elf_file_open(&file, source) || !read_both(&file, heads) || !read_needed(&file, heads)) {
         heads->has_op = heads->has_processor = false;
         heads->verdict = file.verdict;
         memcpy(heads->reason, file.reason, sizeof heads->reason);

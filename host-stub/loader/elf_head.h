@@ -14,6 +14,7 @@ typedef struct {
     bool executable_stack, text_relocations; /* what it asks for that a careful host refuses */
     bool relative_run_path;
     char run_path[ELF_TEXT];
+    char needed[1024]; /* with a run path: names of libraries, each ended by a newline */
 } elf_heads;
 
 void elf_read_heads(const elf_source *source, elf_heads *heads);

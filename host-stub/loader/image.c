@@ -3,6 +3,7 @@
 
 #include "error.h"
 #include "host_state.h"
+#include "image_beside.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -220,43 +221,72 @@ static attn_status take_symbols(const image_source *source, image *im, const elf
     return ATTN_OK;
 }
 
+static attn_status fail_dlopen(const image_source *source, const char *why, attn_error *err)
+{
+    return attn_fail(err, ATTN_NOT_FOUND, "%s: %s", source->path, why);
+}
+
 /* dlerror speaks of the copy; people know the file. */
-static attn_status fail_dlopen(const image_source *source, const char *name, attn_error *err)
+static const char *dlopen_reason(const char *name)
 {
     const char *why = dlerror();
     size_t n = strlen(name);
     if (!why) {
-        why = "no reason given";
+        return "no reason given";
     }
-    if (strncmp(why, name, n) == 0) {
-        why += n + strspn(why + n, ": ");
-    }
-    return attn_fail(err, ATTN_NOT_FOUND, "%s: %s", source->path, why);
+    return strncmp(why, name, n) == 0 ? why + n + strspn(why + n, ": ") : why;
 }
 
-static attn_status open_code(const image_source *source, image *im, uint32_t *verdict,
-                             attn_error *err)
+/* A system that lets no memory be executed says so in these words. */
+static bool copy_is_not_allowed(const char *why)
 {
-    char name[64] = "", changed[128];
-    const char *path = source->path;
-    if (im->fd >= 0 && copy_name(im->fd, name, sizeof name)) {
-        path = name;
+    return strncmp(why, "failed to map segment", 21) == 0 ||
+           strncmp(why, "cannot open shared object file", 30) == 0;
+}
+
+static attn_status open_code(const image_source *source, image *im, const elf_heads *heads,
+                             uint32_t *verdict, attn_error *err)
+{
+    const int mode = RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE;
+    char name[64] = "";
+    *verdict = ATTN_VERDICT_UNRESOLVED;
+    attn_status status = image_open_beside(source, heads, err);
+    if (status != ATTN_OK) {
+        return status;
     }
-    host_state state;
-    host_state_save(&state);
-    im->handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    host_state_restore(&state, changed, sizeof changed);
-    if (changed[0] && source->log) {
-        char line[512];
-        (void)snprintf(line, sizeof line, "%.300s changed the host's %s while loading: put back",
-                       source->path, changed);
-        source->log(source->log_ctx, 1, line);
+    if (im->fd >= 0 && copy_name(im->fd, name, sizeof name)) {
+        im->handle = dlopen(name, mode);
+        const char *why = im->handle ? "" : dlopen_reason(name);
+        if (!im->handle && !copy_is_not_allowed(why)) {
+            return fail_dlopen(source, why, err);
+        }
+        if (!im->handle) {
+            image_say(source, 1, "cannot be opened from memory (%s): opened where it lies", why);
+        }
     }
     if (!im->handle) {
-        *verdict = ATTN_VERDICT_UNRESOLVED;
-        return fail_dlopen(source, path, err);
+        im->fd = -1;
+        im->handle = dlopen(source->path, mode);
     }
+    if (!im->handle) {
+        return fail_dlopen(source, dlopen_reason(source->path), err);
+    }
+    *verdict = ATTN_VERDICT_OK;
     return ATTN_OK;
+}
+
+static attn_status open_guarded(const image_source *source, image *im, const elf_heads *heads,
+                                uint32_t *verdict, attn_error *err)
+{
+    host_state state;
+    char changed[128];
+    host_state_save(&state);
+    attn_status status = open_code(source, im, heads, verdict, err);
+    host_state_restore(&state, changed, sizeof changed);
+    if (changed[0]) {
+        image_say(source, 1, "changed the host's %s while loading: put back", changed);
+    }
+    return status;
 }
 
 static attn_status image_new(const image_source *source, image_copy *copy, const elf_heads *heads,
@@ -271,12 +301,14 @@ static attn_status image_new(const image_source *source, image_copy *copy, const
     }
     im->fd = source->in_place ? -1 : copy->fd;
     im->size = copy->size;
-    attn_status status = open_code(source, im, verdict, err);
+    attn_status status = open_guarded(source, im, heads, verdict, err);
     if (status != ATTN_OK) {
         free(im);
         return status;
     }
-    copy->fd = source->in_place ? copy->fd : -1;
+    if (im->fd >= 0) {
+        copy->fd = -1;
+    }
     /* Also when it is refused below: its code stays mapped, and its number taken. */
     im->next = images;
     images = im;

@@ -1,4 +1,6 @@
 /* scan.c: looks at the files of every folder in order and gives each a verdict. */
+#include "image_beside.h"
+#include "probe.h"
 #include "registry.h"
 
 #include <errno.h>
@@ -184,10 +186,32 @@ static bool trust_path(scan *s, const char *path, const struct stat *st, char re
     return trust_folder(&s->trust, real, reason);
 }
 
-/* What a file asks of the process that loads it. */
-static void check_demands(const scan *s, finding *f)
+/* Folders that the run path leads through must be as trusted as the plugin's own. */
+static bool trust_run_path(scan *s, finding *f)
 {
-    if (s->trust.all) {
+    char origin[PATH_MAX], entry[PATH_MAX], real[PATH_MAX], reason[TRUST_REASON];
+    if (!f->heads.run_path[0] || !realpath(f->path, origin)) {
+        return true;
+    }
+    char *slash = strrchr(origin, '/');
+    slash[slash == origin] = 0;
+    for (const char *at = f->heads.run_path; at;) {
+        const char *here = at;
+        if (!run_path_entry(here, origin, entry, sizeof entry, &at)) {
+            (void)snprintf(entry, sizeof entry, "%.*s", (int)strcspn(here, ":"), here);
+        }
+        if (realpath(entry, real) && !trust_folder(&s->trust, real, reason)) {
+            judge(f, ATTN_VERDICT_UNTRUSTED, "its run path: %.400s", reason);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What a file asks of the process that loads it. */
+static void check_demands(scan *s, finding *f)
+{
+    if (s->trust.all || !trust_run_path(s, f)) {
         return;
     }
     if (f->heads.executable_stack) {
@@ -200,14 +224,40 @@ static void check_demands(const scan *s, finding *f)
     }
 }
 
-static void read_heads(const scan *s, finding *f, int fd, const struct stat *st)
+/* Opens the file in a child process, unless that was done before. */
+static void probe(const scan *s, finding *f, int fd)
+{
+    ATTN_ERROR_ON(err, 512);
+    probe_result result;
+    image_copy copy;
+    image_source source = {.path = f->path, .fd = fd};
+    if (!(s->registry->flags & ATTN_REGISTRY_PROBE)) {
+        return;
+    }
+    if (!probe_recall(&f->key, &result)) {
+        if (image_copy_make(&source, &copy, &err) != ATTN_OK) {
+            judge(f, ATTN_VERDICT_BAD_FILE, "%s", err.text);
+            return;
+        }
+        probe_cached(f->path, &copy, &result);
+        close(copy.fd);
+    }
+    if (result.verdict != ATTN_VERDICT_OK) {
+        judge(f, result.verdict, "%s", result.reason);
+    }
+}
+
+static void read_heads(scan *s, finding *f, int fd, const struct stat *st)
 {
     elf_source source = {.fd = fd, .size = (uint64_t)st->st_size};
     elf_read_heads(&source, &f->heads);
     if (f->heads.verdict != ATTN_VERDICT_OK) {
         judge(f, f->heads.verdict, "%s", f->heads.reason);
-    } else {
-        check_demands(s, f);
+        return;
+    }
+    check_demands(s, f);
+    if (f->verdict == ATTN_VERDICT_OK) {
+        probe(s, f, fd);
     }
 }
 

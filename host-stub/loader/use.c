@@ -198,3 +198,33 @@ void plugin_release(plugin_file *file)
     }
     pthread_mutex_unlock(&registry->lock);
 }
+
+static plugin_file *find_either(const attn_registry *registry, const char *id)
+{
+    plugin_file *file = find_id(registry, KIND_OP, id);
+    return file ? file : find_id(registry, KIND_PROCESSOR, id);
+}
+
+attn_status attn_registry_unregister(attn_registry *registry, const char *id, uint32_t flags,
+                                     attn_error *err)
+{
+    const char *reason = registry_note(registry, "unregistered by the host");
+    attn_status status = ATTN_OK;
+    pthread_mutex_lock(&registry->lock);
+    plugin_file *file = id ? find_either(registry, id) : NULL;
+    if (!file) {
+        status = attn_fail(err, ATTN_NOT_FOUND, "no plugin has the id %s", id ? id : "(none)");
+    } else if (file->objects && !(flags & ATTN_UNREGISTER_WAIT)) {
+        status =
+            attn_fail(err, ATTN_BUSY, "%s: %u objects of it are open", file->path, file->objects);
+    } else {
+        file->withdrawn = true;
+        file->reason = reason;
+        atomic_fetch_add(&registry->generation, 1);
+        while (file->objects) {
+            pthread_cond_wait(&registry->released, &registry->lock);
+        }
+    }
+    pthread_mutex_unlock(&registry->lock);
+    return status;
+}

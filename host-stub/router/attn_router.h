@@ -55,6 +55,9 @@ ATTN_API attn_status attn_router_open(attn_registry *registry, const attn_device
                                       const attn_host *host, attn_router **router, attn_error *err);
 /* ATTN_BUSY while plans are not released. NULL does nothing. [owner] */
 ATTN_API attn_status attn_router_close(attn_router *router);
+/* Closes what it keeps for later and nobody uses: plans and scratch of attn_attend_call, and ops
+ * that the registry would not open again (replaced, retired or unregistered files). [any] */
+ATTN_API void attn_router_trim(attn_router *router);
 /* The host table that the router gives to plugins; also for opening processors. [any] */
 ATTN_API const attn_host *attn_router_host(attn_router *router);
 ATTN_API attn_registry *attn_router_registry(attn_router *router); /* [any] */

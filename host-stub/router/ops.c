@@ -162,6 +162,16 @@ attn_status ops_get(attn_router *router, const char *id, const attn_param *param
     return ATTN_OK;
 }
 
+void ops_trim(attn_router *router)
+{
+    for (op_entry *e = atomic_load(&router->entries); e; e = e->next) {
+        if (entry_take(e)) {
+            (void)entry_is_current(router, e);
+            ops_put(e);
+        }
+    }
+}
+
 void ops_close(attn_router *router)
 {
     for (op_entry *e = atomic_load(&router->entries); e;) {

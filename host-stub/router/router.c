@@ -72,6 +72,12 @@ attn_status attn_router_close(attn_router *router)
     return ATTN_OK;
 }
 
+void attn_router_trim(attn_router *router)
+{
+    attend_cache_trim(router);
+    ops_trim(router);
+}
+
 const attn_host *attn_router_host(attn_router *router)
 {
     return &router->host;

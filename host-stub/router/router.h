@@ -57,6 +57,7 @@ struct attn_router {
 attn_status ops_get(attn_router *router, const char *id, const attn_param *params,
                     uint32_t n_params, op_entry **entry, attn_error *err);
 void ops_put(op_entry *entry);
+void ops_trim(attn_router *router); /* those that are out of date */
 void ops_close(attn_router *router);
 
 /* choice.c ------------------------------------------------------------------------------------ */
