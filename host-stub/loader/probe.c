@@ -194,6 +194,8 @@ static void judge_message(probe_result *r, const child *c, const unsigned char *
     } else if (message[PROBE_WORD] == PROBE_UNRESOLVED) {
         r->is_lasting = false; /* what is missing today may be installed tomorrow */
         judge(r, ATTN_VERDICT_UNRESOLVED, "%s", text);
+    } else if (message[PROBE_WORD] == PROBE_BROKE) {
+        judge(r, ATTN_VERDICT_RETIRED, "when it was tried: %s", text);
     } else if (message[PROBE_WORD] != PROBE_OK) {
         judge(r, ATTN_VERDICT_BAD_HEAD, "%s", text);
     } else if (status != 0) {

@@ -10,6 +10,7 @@
 
 #include "image.h"
 
+/* ATTNPLUG_PROBE_SECONDS sets another time, 1 to 600. */
 enum { PROBE_REASON = 512, PROBE_SECONDS = 10 };
 
 /* Descriptors of the child, and what it is told on its command line: the path, for texts. */
@@ -18,10 +19,11 @@ enum { PROBE_FD_COPY = 3, PROBE_FD_RESULT = 4, PROBE_FD_WORD = 5, PROBE_WORD = 1
 /* What the child writes after the word: a letter and, but for OK, a text. */
 #define PROBE_OK         'o'
 #define PROBE_UNRESOLVED 'u'
-#define PROBE_BAD        'b'
+#define PROBE_BAD        'b' /* its head or functions are not what they say */
+#define PROBE_BROKE      'r' /* it broke the contract when it was called */
 
 typedef struct {
-    uint32_t verdict; /* OK, UNRESOLVED, BAD_HEAD, CRASHED; UNTRUSTED where it could not be tried */
+    uint32_t verdict; /* OK, UNRESOLVED, BAD_HEAD, RETIRED, CRASHED; UNTRUSTED where it could not be tried */
     bool is_lasting;  /* the file's own fault, not the day's: may be remembered */
     char reason[PROBE_REASON];
 } probe_result;

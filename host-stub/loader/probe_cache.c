@@ -223,7 +223,9 @@ void probe_cached(const char *path, const image_copy *copy, probe_result *result
     if (probe_recall(&copy->key, result)) {
         return;
     }
-    probe_run(path, copy, PROBE_SECONDS, result);
+    const char *text = secure_getenv("ATTNPLUG_PROBE_SECONDS");
+    long seconds = text ? strtol(text, NULL, 10) : PROBE_SECONDS;
+    probe_run(path, copy, seconds >= 1 && seconds <= 600 ? (int)seconds : PROBE_SECONDS, result);
     if (result->is_lasting && result->verdict != ATTN_VERDICT_UNTRUSTED) {
         remember(&copy->key, result);
     }

@@ -32,22 +32,23 @@ static void report(char letter, const char *text)
     close(PROBE_FD_RESULT);
 }
 
-/* A heap that was written over is found by using it. */
+/* A heap that was written over is found by using it: blocks of many sizes, more than lie free. */
 static void stir_heap(void)
 {
-    void *blocks[256];
-    for (size_t i = 0; i < 256; i++) {
-        blocks[i] = malloc(16 + i * 37 % 2048);
+    enum { BLOCKS = 2048 };
+    static void *blocks[BLOCKS];
+    for (size_t i = 0; i < BLOCKS; i++) {
+        blocks[i] = malloc(16 + i * 37 % 1024);
     }
-    for (size_t i = 0; i < 256; i++) {
-        free(blocks[i * 101 % 256]);
+    for (size_t i = 0; i < BLOCKS; i++) {
+        free(blocks[i * 101 % BLOCKS]);
     }
 }
 
 int main(int argc, char **argv)
 {
     ATTN_ERROR_ON(err, PROBE_REASON);
-    const struct rlimit no_core = {0, 0}, seconds = {2 * PROBE_SECONDS, 2 * PROBE_SECONDS};
+    const struct rlimit no_core = {0, 0}, seconds = {600, 600};
     image_source source = {.path = argc > 1 ? argv[1] : "plugin", .fd = PROBE_FD_COPY};
     image_copy copy = {.fd = PROBE_FD_COPY};
     const image *im = NULL;
@@ -70,6 +71,6 @@ int main(int argc, char **argv)
     stir_heap();
     bool good = probe_try(im, &heads, &err);
     stir_heap();
-    report(good ? PROBE_OK : PROBE_BAD, good ? "" : err.text);
+    report(good ? PROBE_OK : PROBE_BROKE, good ? "" : err.text);
     return 0; /* its destructors run as they would in a host */
 }

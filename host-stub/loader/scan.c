@@ -104,6 +104,7 @@ static plugin_file *record_new(attn_registry *registry, const finding *f)
     file->op = f->heads.op;
     file->processor = f->heads.processor;
     file->verdict = f->verdict;
+    atomic_init(&file->retired, f->verdict == ATTN_VERDICT_RETIRED);
     file->reason = f->reason[0] ? registry_note(registry, "%s", f->reason) : "";
     pthread_mutex_lock(&registry->lock);
     file->next = registry->records;

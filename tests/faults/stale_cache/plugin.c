@@ -1,0 +1,11 @@
+/* Dies in its constructor. */
+#include "plain.h"
+
+#include <stdlib.h>
+
+__attribute__((constructor)) static void start(void)
+{
+    abort();
+}
+
+PLAIN_OP("org.attnplug.test.bad", "1");
