@@ -44,6 +44,26 @@ static inline attn_status op_tensor_check(const char *who, const char *name, con
     return ATTN_OK;
 }
 
+static inline int op_tensor_empty(const attn_tensor *t)
+{
+    for (uint32_t i = 0; i < t->rank; i++)
+        if (t->shape[i] == 0)
+            return 1;
+    return t->rank == 0;
+}
+
+/* No two elements of an output share an address. */
+static inline attn_status op_output_check(const char *who, const char *name, const attn_tensor *t,
+                                          attn_error *err)
+{
+    for (uint32_t i = 0; i < t->rank && !op_tensor_empty(t); i++)
+        if (t->shape[i] > 1 && t->stride[i] == 0)
+            return attn_fail(err, ATTN_INVALID,
+                             "%s: %s has stride 0 in dimension %u, expected another in an output",
+                             who, name, i);
+    return ATTN_OK;
+}
+
 static inline attn_status op_type_check(const char *who, const char *name, const attn_tensor *t,
                                         uint64_t allowed, const char *expected, attn_error *err)
 {
@@ -83,6 +103,8 @@ static inline attn_status op_qkv_check(const char *who, const attn_op_call *c, a
                 attn_fail(err, ATTN_UNSUPPORTED, "%s: %s has type code %u bits %u, q %u and %u",
                           who, name, t->code, t->bits, c->q.code, c->q.bits);
     }
+    if (status == ATTN_OK)
+        status = op_output_check(who, "out", &c->out, err);
     if (status == ATTN_OK && q[1] > 0 && (k[1] == 0 || q[1] % k[1] != 0))
         status = attn_fail(err, ATTN_INVALID,
                            "%s: %lld query heads are not a multiple of %lld key heads", who,
@@ -123,6 +145,8 @@ static inline attn_status op_extras_check(const char *who, const attn_op_call *c
             status = attn_fail(err, ATTN_UNSUPPORTED,
                                "%s: %s has type code %u bits %u lanes %u, expected 8-bit unsigned",
                                who, name, t->code, t->bits, t->lanes);
+        if (status == ATTN_OK && i >= 2)
+            status = op_output_check(who, name, t, err);
     }
     return status;
 }
@@ -182,14 +206,6 @@ static inline attn_status op_cpu_call_check(const char *who, const attn_op_call 
         status = attn_fail(err, ATTN_UNSUPPORTED, "%s: tensors are on device type %d, expected %d",
                            who, c->q.device_type, ATTN_DEVICE_CPU);
     return status;
-}
-
-static inline int op_tensor_empty(const attn_tensor *t)
-{
-    for (uint32_t i = 0; i < t->rank; i++)
-        if (t->shape[i] == 0)
-            return 1;
-    return t->rank == 0;
 }
 
 /* What run can see of a call that prepare took: every tensor that has elements has data, and there

@@ -171,6 +171,19 @@ void plugin_close(struct plugin *plugin)
     plugin->op = NULL;
 }
 
+int harness_variant(const char *cpu)
+{
+    static const attn_device device = {ATTN_DEVICE_CPU, 0, "cpu"};
+    attn_op *op = NULL;
+    const attn_op_api *api = harness_api("memory_efficient");
+    setenv("ATTNPLUG_CPU", cpu, 1);
+    attn_status status = api->create(harness_host(1), &device, NULL, 0, &op, NULL);
+    unsetenv("ATTNPLUG_CPU");
+    if (status == ATTN_OK)
+        api->destroy(op);
+    return status == ATTN_OK;
+}
+
 /* ---- elements ---- */
 
 static char *element(const attn_tensor *t, const int64_t index[4])

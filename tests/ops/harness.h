@@ -22,6 +22,9 @@ const attn_op_api *harness_api(const char *name);
 struct plugin plugin_open(const char *name, const char *cpu, uint32_t threads);
 void plugin_close(struct plugin *plugin);
 
+/* Whether these kernels of memory_efficient run here. */
+int harness_variant(const char *cpu);
+
 enum dtype { F32, F16, BF16 };
 extern const char *const dtype_names[];
 
