@@ -12,7 +12,7 @@
 #include <stddef.h>
 
 /* Rows of one tile: as many as the registers hold, at most this. */
-#define TILE_ROWS_MAX 14
+#define TILE_ROWS_MAX 12
 /* Columns of one panel: two vectors, at most this. */
 #define PANEL_MAX 32
 

@@ -2,5 +2,5 @@
 #define KERNELS      kernels_avx512
 #define KERNELS_NAME "avx512"
 #define LANES        16
-#define TILE_ROWS    14
+#define TILE_ROWS    12
 #include "kernels_body.h"
