@@ -1,7 +1,8 @@
 /* bench.c: times each operation at the sizes of the built-in model and of Stable Diffusion 1.5,
  * beside the multiply-add peak of this machine measured in the same run.
  *
- *   meson test --benchmark -C build compute        or        build/tests/compute/bench_compute [WORD]
+ *   meson test --benchmark -C build compute        or        build/tests/compute/bench_compute
+ * [WORD]
  *
  * Median of as many runs as fit into 0.3 s, at least 5; WORD leaves out what does not contain it.
  * Verified first: every figure here is of operations that test_*.c compare with double precision.
@@ -81,7 +82,8 @@ static void time_it(const char *name, void (*operation)(attn_work *w, void *arg)
            100.0 * flops / median / peak, bytes / median * 1e-9);
 }
 
-/* -- operations ----------------------------------------------------------------------------------- */
+/* -- operations -----------------------------------------------------------------------------------
+ */
 
 struct conv_arg {
     struct conv *conv;
@@ -99,24 +101,25 @@ static void conv(int64_t b, int64_t size, int64_t in, int64_t in2, int64_t out, 
                  int64_t stride)
 {
     char name[64];
-    (void)snprintf(name, sizeof name, "conv%lld B%lld %lldx%lld %lld%s -> %lld%s", (long long)kernel,
-                   (long long)b, (long long)size, (long long)size, (long long)(in + in2),
-                   in2 ? " (two)" : "", (long long)out, stride > 1 ? " /2" : "");
+    (void)snprintf(name, sizeof name, "conv%lld B%lld %lldx%lld %lld%s -> %lld%s",
+                   (long long)kernel, (long long)b, (long long)size, (long long)size,
+                   (long long)(in + in2), in2 ? " (two)" : "", (long long)out,
+                   stride > 1 ? " /2" : "");
     if (word && !strstr(name, word))
         return;
     const int64_t xs[] = {b, size, size, in}, x2s[] = {b, size, size, in2};
-    const int64_t ys[] = {b, size / stride, size / stride, out}, ws[] = {out, in + in2, kernel, kernel};
+    const int64_t ys[] = {b, size / stride, size / stride, out},
+                  ws[] = {out, in + in2, kernel, kernel};
     struct sample x = sample_random(F32, PLAIN, 4, xs), x2 = sample_random(F32, PLAIN, 4, x2s);
     struct sample y = sample_output(F32, PLAIN, 4, ys), weight = sample_random(F32, PLAIN, 4, ws);
-    struct conv_desc d = {in + in2,   out,        kernel, stride, kernel / 2, kernel / 2,
-                          &weight.t, NULL};
+    struct conv_desc d = {in + in2, out, kernel, stride, kernel / 2, kernel / 2, &weight.t, NULL};
     struct conv_arg a = {.x = x.t, .y = y.t};
     if (in2)
         a.x2 = x2.t;
     if (fixture->c->api->conv_create(fixture->c, &d, &a.conv, NULL) == ATTN_OK) {
         double pixels = (double)(b * ys[1] * ys[2]);
-        time_it(name, conv_run, &a,
-                2.0 * pixels * (double)(out * (in + in2) * kernel * kernel), 0.0);
+        time_it(name, conv_run, &a, 2.0 * pixels * (double)(out * (in + in2) * kernel * kernel),
+                0.0);
         fixture->c->api->conv_destroy(fixture->c, a.conv);
     }
     sample_release(&x);
@@ -151,8 +154,7 @@ static void linear(int64_t m, int64_t k, int64_t n, bool gated)
     const int64_t xs[] = {m, k}, ws[] = {gated ? 2 * n : n, k}, ys[] = {m, n};
     struct sample x = sample_random(F32, PLAIN, 2, xs), weight = sample_random(F32, PLAIN, 2, ws);
     struct sample y = sample_output(F32, PLAIN, 2, ys);
-    struct linear_arg a = {
-        .x = x.t, .y = y.t, .linear = {.weight = weight.t}, .gated = gated};
+    struct linear_arg a = {.x = x.t, .y = y.t, .linear = {.weight = weight.t}, .gated = gated};
     time_it(name, linear_run, &a, 2.0 * (double)(m * k * ws[0]), 4.0 * (double)(k * ws[0]));
     sample_release(&x);
     sample_release(&weight);
@@ -185,8 +187,8 @@ static void norm_run(attn_work *w, void *arg)
 static void rows(const char *what, int64_t b, int64_t size, int64_t channels)
 {
     char name[64];
-    (void)snprintf(name, sizeof name, "%s B%lld %lldx%lld %lld", what, (long long)b, (long long)size,
-                   (long long)size, (long long)channels);
+    (void)snprintf(name, sizeof name, "%s B%lld %lldx%lld %lld", what, (long long)b,
+                   (long long)size, (long long)size, (long long)channels);
     if (word && !strstr(name, word))
         return;
     bool up = !strcmp(what, "upsample");
@@ -199,7 +201,10 @@ static void rows(const char *what, int64_t b, int64_t size, int64_t channels)
     a.norm.groups = channels % 32 ? 12 : 32;
     if (a.norm.kind == ATTN_NORM_LAYER)
         a.act = ACT_NONE;
-    a.what = !strcmp(what, "copy") ? 1 : !strcmp(what, "combine") ? 2 : !strcmp(what, "silu") ? 3 : 4;
+    a.what = !strcmp(what, "copy")      ? 1
+             : !strcmp(what, "combine") ? 2
+             : !strcmp(what, "silu")    ? 3
+                                        : 4;
     if (strstr(what, "norm"))
         a.what = 0;
     double bytes = 4.0 * (double)(tensor_count(&x.t) + tensor_count(&y.t));
