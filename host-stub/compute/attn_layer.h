@@ -14,7 +14,7 @@ extern "C" {
 
 typedef struct attn_computer attn_computer; /* a device with its tensor operations */
 
-/* device: type CPU (fp32 arithmetic).  n_threads 0: as OpenMP decides. [any] */
+/* device: type CPU (fp32 arithmetic).  n_threads 0: one per core allowed. [any] */
 ATTN_API attn_status attn_computer_open(attn_registry *registry, const attn_device *device,
                                         uint32_t n_threads, attn_computer **computer,
                                         attn_error *err);

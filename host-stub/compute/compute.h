@@ -119,7 +119,7 @@ struct compute {
     struct processors *processors; /* opened for layers (layer.c) */
 };
 
-/* The router of the registry for a CPU, libgomp's threads (n_threads 0: as OpenMP decides).
+/* The router of the registry for a CPU. n_threads 0: one per core that this process may run on.
  * registry outlives it; NULL: no router, and attention is ATTN_UNSUPPORTED.  destroy through api.
  */
 attn_status compute_cpu_create(attn_registry *registry, uint32_t n_threads, struct compute **out,

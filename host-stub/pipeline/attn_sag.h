@@ -30,7 +30,7 @@ typedef struct {
     const char *model;  /* a folder in diffusers' format */
     const char *device; /* "cpu" (default) */
     const char *dtype;  /* "f32" (default): element type of weights and activations */
-    uint32_t n_threads; /* 0: as OpenMP decides */
+    uint32_t n_threads; /* 0: one per core allowed */
     uint32_t n_processors;
     const attn_sag_processor
         *processors; /* later ones win; a layer that none matches has standard + auto */
