@@ -111,6 +111,9 @@ ATTN_API void attn_sag_cancel(attn_sag *sag);
 ATTN_API attn_status attn_sag_layer(attn_sag *sag, uint32_t index, const char **layer,
                                     const char **processor, const char **op);
 
+/* diffusers' class of the scheduler in use. Lives as long as the pipeline. [any] */
+ATTN_API const char *attn_sag_scheduler(const attn_sag *sag);
+
 /* Prompt embeddings: fp32 [n, 77, C], to be freed with attn_sag_embeds_free. */
 ATTN_API attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t n_prompts,
                                      uint32_t clip_skip, attn_tensor *embeds, char *warning,
