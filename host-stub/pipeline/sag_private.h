@@ -1,0 +1,110 @@
+/* sag_private.h: what the files of the SAG pipeline share: the loaded pipeline and one run of it.
+ */
+#ifndef ATTNPLUG_PIPELINE_SAG_PRIVATE_H
+#define ATTNPLUG_PIPELINE_SAG_PRIVATE_H
+
+#include "attn_sag.h"
+#include "compute.h"
+#include "random.h"
+#include "scheduler.h"
+#include "tensor.h"
+#include "text_encoder.h"
+#include "tokenizer.h"
+#include "unet.h"
+#include "vae.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+
+struct attn_sag {
+    char *model; /* the folder */
+    struct compute *compute;
+    tokenizer *tokenizer;      /* NULL where the folder has none: embeddings only */
+    struct text_encoder *text; /* likewise */
+    struct unet *unet;
+    struct vae *vae;
+    scheduler *scheduler;
+    struct pass *pass;  /* UNet and decoder share an arena: they never run at once */
+    int64_t planned[5]; /* images, guided, latents' height and width, tokens: what `pass` is for */
+    atomic_int cancelled; /* lock-free, so that a signal handler may set it */
+    void (*log)(void *ctx, int32_t level, const char *text);
+    void *log_ctx;
+};
+
+/* One run: the options resolved and checked, and every array that it takes.
+ * Latents are [images, channels, h, w], as the random numbers and callers have them; the UNet gets
+ * them with channels last. */
+struct sag_job {
+    attn_sag *sag;
+    attn_sag_run_options o;
+    attn_error *err;
+
+    int64_t prompts, per_prompt, images;
+    int64_t height, width; /* pixels */
+    int64_t channels, h, w, mid_h, mid_w;
+    int64_t tokens, dim; /* of the prompt embeddings */
+    int32_t guided;      /* classifier-free guidance */
+    int32_t attended;    /* self-attention guidance */
+    float guidance_scale, sag_scale, eta;
+    const int64_t *timesteps;
+    size_t steps;
+    size_t each, all; /* floats in one image's latents, in all images' */
+
+    float *embeds;           /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
+    attn_tensor encoder;     /* all of them at the device */
+    attn_tensor encoder_sag; /* those of the degraded pass: the first `images` */
+    float *start;            /* latents; then the result of each step */
+    float *input;            /* [2 all] what the UNet is shown, channels last */
+    float *output;           /* [2 all] what it answers, channels last, then first */
+    float *predicted;        /* [all] the guided prediction */
+    float *clean, *noise;    /* [all] x0 and epsilon of the reference prediction */
+    float *degraded;         /* [all] */
+    float *reference;        /* [all] what the degraded prediction is compared with */
+    float *scratch;          /* [h w] of the blur */
+    float *mass;             /* [2 images][mid_h mid_w] */
+    float *masses;           /* [steps][images][mid_h mid_w] */
+    float *times;            /* [2 images] */
+    uint8_t *mask;           /* [mid_h mid_w] */
+    float *pixels;           /* [images][height][width][3] */
+    random_generator *generators;
+    uint32_t n_generators;
+    char *warning;
+    double seconds_encode, seconds_steps, seconds_decode;
+};
+
+/* sag_job.c: checks the options, encodes the prompts, takes the arrays; job_end undoes all. */
+attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_options *options,
+                      attn_error *err);
+void job_end(struct sag_job *job);
+/* Normal numbers for all images, each from its generator. */
+void noise_draw(struct sag_job *job, float *out);
+
+/* sag_prompt.c: prompts [n] as embeddings [n, tokens, dim] into `out`.  *warning, where texts were
+ * cut, is one line for the caller to free, else unchanged. */
+attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n,
+                           uint32_t clip_skip, float *out, char **warning, attn_error *err);
+/* The pipeline has what prompts need, else which folder is missing. */
+attn_status prompts_possible(const attn_sag *sag, attn_error *err);
+
+/* sag_unet.c: plans everything a run will compute. */
+attn_status job_plan(struct sag_job *job);
+/* One prediction for `batch` images: job->input (channels last) to job->output (channels first).
+ * `encoder` has the batch's embeddings.  With `mass`, job->mass is filled.  `same`: encoder is what
+ * it was at this batch's last prediction. */
+attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
+                         const attn_tensor *encoder, int32_t mass, int32_t same);
+/* One image's latents to pixels [height, width, 3], 0 to 1. */
+attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents, float *pixels);
+/* Between [batch, channels, h, w] and [batch, h, w, channels]. */
+void channels_last(const struct sag_job *job, const float *in, float *out, int64_t batch);
+void channels_first(const struct sag_job *job, const float *in, float *out, int64_t batch);
+
+/* sag_loop.c */
+attn_status job_denoise(struct sag_job *job);
+
+/* sag_run.c */
+double seconds_now(void);
+/* A host tensor of fp32. */
+attn_tensor host_f32(const float *data, uint32_t rank, const int64_t *shape);
+
+#endif

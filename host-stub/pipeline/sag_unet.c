@@ -1,0 +1,147 @@
+/* sag_unet.c: the models' forward passes on a run's host arrays. */
+#include "sag_private.h"
+
+#include <string.h>
+
+static const attn_tensor f32_type = {
+    .device_type = ATTN_DEVICE_CPU, .code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
+
+attn_tensor host_f32(const float *data, uint32_t rank, const int64_t *shape)
+{
+    return tensor_of((void *)data, &f32_type, rank, shape);
+}
+
+void channels_last(const struct sag_job *job, const float *in, float *out, int64_t batch)
+{
+    size_t cells = (size_t)(job->h * job->w);
+    size_t channels = (size_t)job->channels;
+    for (int64_t b = 0; b < batch; b++) {
+        for (size_t i = 0; i < cells; i++) {
+            for (size_t c = 0; c < channels; c++) {
+                *out++ = in[c * cells + i];
+            }
+        }
+        in += job->each;
+    }
+}
+
+void channels_first(const struct sag_job *job, const float *in, float *out, int64_t batch)
+{
+    size_t cells = (size_t)(job->h * job->w);
+    size_t channels = (size_t)job->channels;
+    for (int64_t b = 0; b < batch; b++) {
+        for (size_t c = 0; c < channels; c++) {
+            for (size_t i = 0; i < cells; i++) {
+                *out++ = in[i * channels + c];
+            }
+        }
+        in += job->each;
+    }
+}
+
+attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
+                         const attn_tensor *encoder, int32_t mass, int32_t same)
+{
+    const struct compute_api *api = job->sag->compute->api;
+    const int64_t shape[4] = {batch, job->h, job->w, job->channels};
+    const int64_t cells[2] = {batch, job->mid_h * job->mid_w};
+    uint64_t mark = work_mark(w);
+    struct unet_call call = {
+        .sample = work_take(w, NULL, 4, shape),
+        .timestep = work_take(w, &f32_type, 1, shape),
+        .encoder = *encoder,
+        .out = work_take(w, NULL, 4, shape),
+        .same_encoder = same,
+    };
+    attn_tensor input = host_f32(job->input, 4, shape);
+    attn_tensor times = host_f32(job->times, 1, shape);
+    attn_tensor masses = host_f32(job->mass, 2, cells);
+    if (mass) {
+        call.key_mass = work_take(w, &f32_type, 2, cells);
+    }
+    api->write(w, &input, &call.sample);
+    api->write(w, &times, &call.timestep);
+    unet_forward(w, job->sag->unet, &call);
+    /* The input has been read by now, so its memory takes the answer. */
+    api->read(w, &call.out, &input);
+    if (mass) {
+        api->read(w, &call.key_mass, &masses);
+    }
+    api->synchronize(w);
+    work_reset(w, mark);
+    if (w->status == ATTN_OK && !(w->flags & ATTN_WORK_DRY)) {
+        channels_first(job, job->input, job->output, batch);
+    }
+    return w->status;
+}
+
+attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents, float *pixels)
+{
+    const struct compute_api *api = job->sag->compute->api;
+    const int64_t from[4] = {1, job->h, job->w, job->channels};
+    const int64_t to[4] = {1, job->height, job->width, 3};
+    int real = !(w->flags & ATTN_WORK_DRY);
+    uint64_t mark = work_mark(w);
+    attn_tensor x = work_take(w, NULL, 4, from);
+    attn_tensor y = work_take(w, NULL, 4, to);
+    attn_tensor input = host_f32(job->input, 4, from);
+    attn_tensor picture = host_f32(pixels, 4, to);
+    if (real) {
+        float factor = vae_scaling_factor(job->sag->vae);
+        channels_last(job, latents, job->input, 1);
+        for (size_t i = 0; i < job->each; i++) {
+            job->input[i] /= factor;
+        }
+    }
+    api->write(w, &input, &x);
+    vae_decode(w, job->sag->vae, &x, &y);
+    api->read(w, &y, &picture);
+    api->synchronize(w);
+    work_reset(w, mark);
+    for (int64_t i = 0; real && w->status == ATTN_OK && i < to[1] * to[2] * 3; i++) {
+        float value = pixels[i] / 2 + 0.5f;
+        pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
+    }
+    return w->status;
+}
+
+/* Plans are kept for the next run of the same shapes; those of other shapes would only hold
+ * memory. */
+static attn_status pass_renew(struct sag_job *job)
+{
+    attn_sag *sag = job->sag;
+    const int64_t wanted[5] = {job->images, job->guided, job->h, job->w, job->tokens};
+    if (sag->pass && memcmp(wanted, sag->planned, sizeof wanted) == 0) {
+        return ATTN_OK;
+    }
+    pass_destroy(sag->pass);
+    sag->pass = NULL;
+    memcpy(sag->planned, wanted, sizeof wanted);
+    return pass_create(sag->compute, &sag->pass, job->err);
+}
+
+attn_status job_plan(struct sag_job *job)
+{
+    struct compute *c = job->sag->compute;
+    int64_t batch = job->images * (job->guided ? 2 : 1);
+    const int64_t shape[3] = {batch, job->tokens, job->dim};
+    attn_tensor embeds = host_f32(job->embeds, 3, shape);
+    attn_status status = pass_renew(job);
+    if (!status) {
+        status = c->api->upload(c, &embeds, NULL, &job->encoder, job->err);
+    }
+    if (status) {
+        return status;
+    }
+    job->encoder_sag = job->encoder;
+    job->encoder_sag.shape[0] = job->images;
+    attn_work *w = pass_dry(job->sag->pass, job->err);
+    unet_predict(w, job, batch, &job->encoder, job->attended, 0);
+    if (job->attended) {
+        unet_predict(w, job, job->images, &job->encoder_sag, 0, 0);
+    }
+    if (!(job->o.flags & ATTN_SAG_LATENT)) {
+        image_decode(w, job, NULL, NULL);
+    }
+    return w->status;
+}
