@@ -1,0 +1,302 @@
+/* attnplug sag as a user calls it: what it writes, says and returns.
+ *
+ * Arguments: the program, the built-in model's folder. */
+#include <dirent.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <png.h>
+
+static char *program;
+static char *demo_folder;
+static char scratch[] = "/tmp/attnplug-sag-XXXXXX";
+static char out_text[65536], err_text[65536];
+
+static void text_read(const char *name, char *text, size_t size)
+{
+    FILE *file = fopen(name, "rb");
+    assert_non_null(file);
+    size_t n = fread(text, 1, size - 1, file);
+    text[n] = 0;
+    fclose(file);
+}
+
+static pid_t start(const char *arguments)
+{
+    char command[8192];
+    snprintf(command, sizeof command, "exec %s sag %s >.out 2>.err </dev/null", program, arguments);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    return child;
+}
+
+static int finish(pid_t child)
+{
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    text_read(".out", out_text, sizeof out_text);
+    text_read(".err", err_text, sizeof err_text);
+    unlink(".out");
+    unlink(".err");
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static int run(const char *arguments)
+{
+    return finish(start(arguments));
+}
+
+/* Files in the working folder, all of which are then removed. */
+static size_t files_clear(void)
+{
+    size_t count = 0;
+    DIR *folder = opendir(".");
+    assert_non_null(folder);
+    for (struct dirent *e; (e = readdir(folder));) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+            count++;
+            unlink(e->d_name);
+        }
+    }
+    closedir(folder);
+    return count;
+}
+
+/* Exit status `code`, one line on stderr with both texts in it, nothing on stdout, no file left. */
+static void refused(const char *arguments, int code, const char *first, const char *second)
+{
+    int got = run(arguments);
+    const char *newline = strchr(err_text, '\n');
+    if (got != code || !strstr(err_text, first) || !strstr(err_text, second) || !newline ||
+        newline[1] || *out_text) {
+        fail_msg("sag %s: exit %d, stdout \"%s\", stderr \"%s\"", arguments, got, out_text,
+                 err_text);
+    }
+    assert_int_equal(files_clear(), 0);
+}
+
+static void test_usage(void **state)
+{
+    static const char *const unsupported[] = {"ip-adapter-image",
+                                              "ip-adapter",
+                                              "image-encoder",
+                                              "cross-attention-kwargs",
+                                              "lora",
+                                              "lora-scale",
+                                              "custom-diffusion",
+                                              "textual-inversion"};
+    (void)state;
+    assert_int_equal(run("--help"), 0);
+    assert_non_null(strstr(out_text, "--negative-prompt"));
+    assert_string_equal(err_text, "");
+    refused("", 2, "--prompt", "none given");
+    refused("--promt x", 2, "--promt", "no such option");
+    refused("--prompt", 2, "--prompt", "value is missing");
+    refused("--prompt x red", 2, "red", "not expected");
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
+        char arguments[128];
+        snprintf(arguments, sizeof arguments, "--prompt x --%s y", unsupported[i]);
+        refused(arguments, 2, unsupported[i], "not supported");
+    }
+    refused("--prompt x --vae-tiling", 2, "--vae-tiling", "not supported");
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    refused("--prompt x --guidance-scale nan", 2, "--guidance-scale", "nan");
+    refused("--prompt x --sag-scale 1e999", 2, "--sag-scale", "expected a number");
+    refused("--prompt x --eta 0.5x", 2, "--eta", "0.5x");
+    refused("--prompt x --height 0", 2, "--height", "from 1");
+    refused("--prompt x --width -8", 2, "--width", "-8");
+    refused("--prompt x --num-inference-steps 99999999999", 2, "--num-inference-steps", "9");
+    refused("--prompt x --seed -1", 2, "--seed", "-1");
+    refused("--prompt x --output-type gif", 2, "--output-type", "gif");
+    refused("--prompt x --op fastest", 2, "--op", "fastest");
+    refused("--prompt x --processor nonsense", 2, "--processor", "nonsense");
+    refused("--prompt x --processor standard:rank", 2, "rank", "param=value");
+    refused("--prompt x --processor math", 2, "math", "--op");
+    refused("--prompt x --prompt-embeds y", 2, "--prompt-embeds", "one of them");
+    refused("--prompt x --prompt y --output a.png", 2, "a.png", "%d");
+}
+
+static void test_failures(void **state)
+{
+    (void)state;
+    refused("--prompt x --model /nonexistent", 1, "/nonexistent", "expected a model's folder");
+    refused("--prompt x --output /nonexistent/a.png", 1, "/nonexistent/a.png", "cannot write");
+    refused("--prompt x --save-latents /nonexistent/a", 1, "/nonexistent/a", "cannot write");
+    refused("--prompt x --width 130", 1, "width: 130", "multiple");
+    refused("--prompt x --height 16", 1, "height: 16", "self-attention guidance");
+    refused("--prompt x --eta 2", 1, "eta: 2", "0 to 1");
+    refused("--prompt \"$(printf 'caf\\351')\"", 1, "UTF-8", "offset 3");
+    refused("--prompt x --scheduler NoScheduler", 1, "NoScheduler", "DDIMScheduler");
+    refused("--prompt x --latents /nonexistent", 1, "/nonexistent", "No such file");
+    refused("--prompt x --device tpu", 1, "device: tpu", "cpu");
+    refused("--prompt x --processor '*.attn9=standard'", 1, "*.attn9", "no attention layer");
+}
+
+static const char quick[] = "--prompt 'red heart' --height 32 --width 48 --num-inference-steps 2";
+
+static int quick_run(const char *more)
+{
+    char arguments[1024];
+    snprintf(arguments, sizeof arguments, "%s %s", quick, more);
+    return run(arguments);
+}
+
+static void picture_check(const char *name, size_t height, size_t width, const char *says)
+{
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, NULL, NULL, NULL);
+    png_infop info = png_create_info_struct(png);
+    FILE *file = fopen(name, "rb");
+    png_textp texts = NULL;
+    int count = 0;
+    assert_true(png && info);
+    if (!file || setjmp(png_jmpbuf(png))) {
+        fail_msg("%s is no PNG", name);
+    }
+    png_init_io(png, file);
+    png_read_png(png, info, PNG_TRANSFORM_IDENTITY, NULL);
+    assert_int_equal(png_get_image_height(png, info), height);
+    assert_int_equal(png_get_image_width(png, info), width);
+    png_get_text(png, info, &texts, &count);
+    assert_int_equal(count, 1);
+    if (!strstr(texts[0].text, says)) {
+        fail_msg("\"%s\" does not say \"%s\"", texts[0].text, says);
+    }
+    fclose(file);
+    png_destroy_read_struct(&png, &info, NULL);
+}
+
+static void test_pictures(void **state)
+{
+    (void)state;
+    assert_int_equal(quick_run(""), 0);
+    assert_string_equal(out_text, "sag.png\n");
+    assert_string_equal(err_text, "");
+    picture_check("sag.png", 32, 48,
+                  "red heart\nSteps: 2, Sampler: DDIMScheduler, CFG scale: 7.5,"
+                  " Seed: 0, Size: 48x32, Model: emoji-128, SAG scale: 0.75");
+    assert_int_equal(files_clear(), 1);
+    assert_int_equal(quick_run("--prompt rocket --negative-prompt dog --seed 5 --output 'p %d.png'"
+                               " --save-latents l.safetensors"),
+                     0);
+    assert_string_equal(out_text, "p 0.png\np 1.png\nl.safetensors\n");
+    picture_check("p 1.png", 32, 48, "rocket\nNegative prompt: dog\nSteps: 2");
+    assert_int_equal(files_clear(), 3);
+}
+
+static void test_other_types(void **state)
+{
+    char bytes[512];
+    struct stat info;
+    (void)state;
+    assert_int_equal(quick_run("--output-type npy"), 0);
+    assert_string_equal(out_text, "sag.npy\n");
+    assert_int_equal(stat("sag.npy", &info), 0);
+    assert_int_equal(info.st_size, 128 + 4 * 32 * 48 * 3);
+    text_read("sag.npy", bytes, sizeof bytes);
+    assert_memory_equal(bytes, "\x93NUMPY\x01\x00\x76\x00{'descr': '<f4'", 24);
+    assert_non_null(strstr(bytes + 10, "'shape': (1, 32, 48, 3)"));
+    assert_int_equal(bytes[127], '\n');
+    assert_int_equal(files_clear(), 1);
+    assert_int_equal(quick_run("--output-type latent"), 0);
+    assert_string_equal(out_text, "sag.safetensors\n");
+    /* What was written is taken back as a start. */
+    assert_int_equal(quick_run("--latents sag.safetensors --height 32 --width 48"), 0);
+    assert_int_equal(files_clear(), 2);
+}
+
+static void test_long_prompt(void **state)
+{
+    (void)state;
+    assert_int_equal(quick_run("--prompt \"$(yes red heart | head -40 | tr '\\n' ' ') rocket\""
+                               " --output 'p%d.png'"),
+                     0);
+    assert_non_null(strstr(err_text, "warning: "));
+    assert_non_null(strstr(err_text, "red heart rocket"));
+    assert_int_equal(files_clear(), 2);
+}
+
+static void test_same_seed(void **state)
+{
+    static char first[65536], second[65536];
+    (void)state;
+    assert_int_equal(quick_run("--seed 3 --output a.png"), 0);
+    assert_int_equal(quick_run("--seed 3 --output b.png"), 0);
+    text_read("a.png", first, sizeof first);
+    text_read("b.png", second, sizeof second);
+    assert_memory_equal(first, second, sizeof first);
+    assert_int_equal(files_clear(), 2);
+}
+
+static void test_interrupt(void **state)
+{
+    static const int signals[] = {SIGINT, SIGTERM};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const struct timespec wait = {.tv_nsec = 700000000};
+        pid_t child = start("--prompt 'red heart' --num-inference-steps 900");
+        nanosleep(&wait, NULL);
+        assert_int_equal(kill(child, signals[i]), 0);
+        assert_int_equal(finish(child), 130);
+        assert_non_null(strstr(err_text, "interrupted"));
+        assert_string_equal(out_text, "");
+        assert_int_equal(files_clear(), 0);
+    }
+}
+
+/* A model with a safety checker is used without it on demand only. */
+static void test_safety_checker(void **state)
+{
+    char command[4096];
+    (void)state;
+    snprintf(command, sizeof command,
+             "mkdir m && ln -s %s/* m/ && mkdir m/safety_checker && mv m .m", demo_folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(quick_run("--model .m"), 1);
+    assert_non_null(strstr(err_text, "--no-safety-checker"));
+    assert_int_equal(quick_run("--model .m --no-safety-checker"), 0);
+    assert_int_equal(system("rm -r .m"), 0);
+    assert_int_equal(files_clear(), 1);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_usage),          cmocka_unit_test(test_values),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_other_types),    cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_same_seed),      cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_safety_checker),
+    };
+    /* Whole paths, since the tests run in a folder of their own. */
+    program = argc == 3 ? realpath(argv[1], NULL) : NULL;
+    demo_folder = argc == 3 ? realpath(argv[2], NULL) : NULL;
+    if (!program || !demo_folder || !mkdtemp(scratch) || chdir(scratch) != 0) {
+        return 2;
+    }
+    int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    if (chdir("/") == 0) {
+        rmdir(scratch);
+    }
+    free(program);
+    free(demo_folder);
+    return failures;
+}
