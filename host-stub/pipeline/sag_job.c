@@ -157,14 +157,14 @@ static attn_status side_read(struct sag_job *job, const char *name, uint32_t ask
                          "%s: %lld, expected a multiple of %lld, the model's factor, up to %d",
                          name, (long long)side, (long long)factor, LONGEST_SIDE);
     }
+    int64_t least = SAG_LEAST_SIDE * factor;
     *pixels = side;
     *latents = side / factor;
     if (job->attended && *latents < SAG_LEAST_SIDE) {
         return attn_fail(job->err, ATTN_INVALID,
                          "%s: %lld is %lld latents, too few for self-attention guidance's blur:"
                          " expected at least %lld, or sag_scale 0",
-                         name, (long long)side, (long long)*latents,
-                         (long long)(SAG_LEAST_SIDE * factor));
+                         name, (long long)side, (long long)*latents, (long long)least);
     }
     return ATTN_OK;
 }
@@ -218,10 +218,10 @@ static attn_status steps_read(struct sag_job *job)
     return status;
 }
 
-/* n floats, at least one, so that NULL is a failure. */
+/* n floats and one more, so that NULL is a failure. */
 static float *floats(size_t n)
 {
-    return malloc((n ? n : 1) * sizeof(float));
+    return malloc((n + 1) * sizeof(float));
 }
 
 static attn_status arrays_take(struct sag_job *job)

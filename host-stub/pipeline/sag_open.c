@@ -93,8 +93,9 @@ static attn_status text_load(attn_sag *sag, const char *op, attn_error *err)
     char *encoder = path_join(sag->model, "text_encoder");
     if (!tokens || !encoder) {
         status = attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", sag->model);
+        goto done;
     }
-    if (!status && access(tokens, F_OK) == 0) {
+    if (access(tokens, F_OK) == 0) {
         status = tokenizer_open(tokens, &sag->tokenizer, err);
     }
     if (!status && access(encoder, F_OK) == 0) {
@@ -107,6 +108,7 @@ static attn_status text_load(attn_sag *sag, const char *op, attn_error *err)
                            tokens, tokenizer_max_length(sag->tokenizer),
                            (long long)text_encoder_tokens(sag->text));
     }
+done:
     free(encoder);
     free(tokens);
     return status;
@@ -117,13 +119,17 @@ static attn_status unet_load(attn_sag *sag, const attn_sag_open_options *o, attn
     struct chooser chooser = {.options = o};
     struct unet_processors processors = {.choose = processor_choose, .ctx = &chooser};
     char *folder = path_join(sag->model, "unet");
+    attn_status status = ATTN_NOMEM;
     chooser.matches = calloc(o->n_processors + 1, sizeof *chooser.matches);
-    attn_status status = folder && chooser.matches
-                             ? unet_open(sag->compute, folder, &processors, &sag->unet, err)
-                             : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", sag->model);
+    if (!folder || !chooser.matches) {
+        attn_fail(err, status, "%s: no memory to load it", sag->model);
+        goto done;
+    }
+    status = unet_open(sag->compute, folder, &processors, &sag->unet, err);
     if (!status) {
         status = matches_check(&chooser, err);
     }
+done:
     free(chooser.matches);
     free(folder);
     return status;

@@ -91,6 +91,7 @@ attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t 
         free(data);
     } else {
         *embeds = host_f32(data, 3, shape);
+        embeds->data = data;
         if (warning && warning_bytes && cut) {
             snprintf(warning, warning_bytes, "%s", cut);
         }

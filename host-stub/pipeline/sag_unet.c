@@ -80,7 +80,7 @@ attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents
     const struct compute_api *api = job->sag->compute->api;
     const int64_t from[4] = {1, job->h, job->w, job->channels};
     const int64_t to[4] = {1, job->height, job->width, 3};
-    int real = !(w->flags & ATTN_WORK_DRY);
+    int real = latents && pixels && !(w->flags & ATTN_WORK_DRY);
     uint64_t mark = work_mark(w);
     attn_tensor x = work_take(w, NULL, 4, from);
     attn_tensor y = work_take(w, NULL, 4, to);

@@ -34,7 +34,9 @@ static void header_put(const char *header, size_t data)
     for (int i = 0; i < 8; i++) {
         bytes[i] = (uint8_t)((uint64_t)length >> (8 * i));
     }
-    memcpy(bytes + 8, header, length);
+    for (size_t i = 0; i < length; i++) {
+        bytes[8 + i] = (uint8_t)header[i];
+    }
     file_put(bytes, 8 + length + data);
     free(bytes);
 }

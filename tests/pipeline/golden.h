@@ -44,6 +44,13 @@ golden_get(const safetensors *file, const char *format, ...)
     return found;
 }
 
+/* Adds `more` to the text in `text`, as much as fits. */
+static inline void text_append(char *text, size_t size, const char *more)
+{
+    size_t used = strlen(text);
+    snprintf(text + used, size - used, "%s", more);
+}
+
 /* |got - expected| / |expected|, both as vectors; NaN where anything is. */
 static inline double relative_l2(const float *got, const float *expected, size_t n)
 {

@@ -504,9 +504,9 @@ static void test_long_prompt(void **state)
     attn_sag_run_options o = good_request();
     (void)state;
     for (int i = 0; i < 40; i++) {
-        strcat(prompt, "red heart ");
+        text_append(prompt, sizeof prompt, "red heart ");
     }
-    strcat(prompt, "rocket");
+    text_append(prompt, sizeof prompt, "rocket");
     o.prompts = prompts;
     o.flags = ATTN_SAG_LATENT;
     assert_int_equal(attn_sag_run(shared, &o, &result, &err), ATTN_OK);

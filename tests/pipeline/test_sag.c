@@ -30,7 +30,7 @@ static void test_blur(void **state)
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         int height = sizes[i][0];
         int width = sizes[i][1];
-        size_t cells = (size_t)(height * width);
+        size_t cells = (size_t)height * (size_t)width;
         enum { PLANES = 3 };
         float *in = malloc(PLANES * cells * sizeof *in);
         float *out = malloc(PLANES * cells * sizeof *out);

@@ -1,20 +1,11 @@
 /* The tokenizer against ids that transformers' slow CLIPTokenizer gave (tools/golden/tokenizer.py).
  *
  * Arguments: the golden folder, the built-in model's tokenizer folder. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
+#include "golden.h"
+
+#include <jansson.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-#include <jansson.h>
-
-#include "attn_host.h"
 #include "tokenizer_private.h"
 
 static const char *golden_folder;
@@ -123,12 +114,12 @@ static void test_cut_is_told(void **state)
     char *cut = NULL;
     (void)state;
     for (int i = 0; i < 37; i++) {
-        strcat(text, "red heart ");
+        text_append(text, sizeof text, "red heart ");
     }
-    strcat(text, "on");
+    text_append(text, sizeof text, "on");
     assert_int_equal(tokenizer_encode(tok, text, ids, &cut, &err), ATTN_OK);
     assert_null(cut);
-    strcat(text, " a Blue heart, It's red!");
+    text_append(text, sizeof text, " a Blue heart, It's red!");
     assert_int_equal(tokenizer_encode(tok, text, ids, &cut, &err), ATTN_OK);
     assert_non_null(cut);
     assert_string_equal(cut, "a blue heart, it's red!");

@@ -104,6 +104,8 @@ static int picture_write(const struct sag_arguments *a, const struct made *m, ui
 static int array_write(const char *path, const attn_tensor *t)
 {
     ATTN_ERROR_ON(err, 4608);
+    /* The magic, version 1.0, and the length of what follows: 118. */
+    static const uint8_t magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
     char header[128];
     size_t count = (size_t)(t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3]);
     atomic_file file;
@@ -114,7 +116,7 @@ static int array_write(const char *path, const attn_tensor *t)
                      (long long)t->shape[3]);
     memset(header + 10 + n, ' ', sizeof header - 10 - (size_t)n);
     header[sizeof header - 1] = '\n';
-    memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10);
+    memcpy(header, magic, sizeof magic);
     if (atomic_file_open(&file, path, &err)) {
         return cli_fail("%s", err.text);
     }
