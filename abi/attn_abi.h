@@ -383,14 +383,14 @@ typedef struct {
         *name; /* diffusers' name of the layer, for texts: "mid_block.attentions.0...attn1" */
     int64_t heads;
     int64_t dim_head;
-    int64_t query_dim; /* channels of hidden states and out */
+    int64_t query_dim; /* channels of hidden states */
     int64_t cross_dim; /* channels of encoder states; query_dim in a self layer */
     float scale;   /* of the scores; 1 / sqrt(dim_head), or 1 where diffusers has scale_qk False */
     float rescale; /* rescale_output_factor: the result is divided by it; never 0 */
     attn_linear to_q; /* [heads * dim_head, query_dim] */
     attn_linear to_k; /* [heads * dim_head, cross_dim]; absent with ATTN_LAYER_ONLY_CROSS */
     attn_linear to_v;
-    attn_linear to_out; /* to_out.0: [query_dim, heads * dim_head] */
+    attn_linear to_out; /* to_out.0: [channels of out, heads * dim_head]; query_dim but for out_dim */
     attn_linear add_k;  /* add_k_proj, add_v_proj: [heads * dim_head, added channels], or absent */
     attn_linear add_v;
     attn_norm group_norm;   /* NONE or GROUP */
@@ -433,7 +433,7 @@ typedef struct {
     uint32_t flags;
     attn_tensor hidden;  /* [B, N, C], or [B, C, height, width] */
     attn_tensor encoder; /* [B, M, cross_dim], or absent: self attention */
-    attn_tensor out;     /* as hidden; may be the same memory */
+    attn_tensor out;     /* as hidden, with to_out's channels; may be the same memory */
     attn_tensor
         bias; /* [B, heads, N, keys] or absent: diffusers' attention_mask, made so by the host */
     attn_tensor mask; /* [B, heads, N, keys] bytes or absent; non-zero may be seen */
