@@ -111,6 +111,15 @@ attn_tensor forward_keep(struct forward *f, int64_t a, int64_t b, int64_t c)
 
 /* -- before the attention ---------------------------------------------------------------------- */
 
+/* out is shaped as hidden but for its channels, which are to_out's. */
+static int out_fits(const attn_tensor *hidden, const attn_tensor *out)
+{
+    uint32_t channels = hidden->rank == 4 ? 1 : 2;
+    attn_tensor like = *hidden;
+    like.shape[channels] = out->shape[channels];
+    return tensor_same_shape(&like, out) && tensor_same_type(hidden, out);
+}
+
 void forward_begin(struct forward *f)
 {
     const attn_layer_call *call = f->call;
@@ -118,8 +127,8 @@ void forward_begin(struct forward *f)
     if (hidden->rank != 3 && hidden->rank != 4)
         forward_fail(f, ATTN_INVALID, "hidden states of rank %" PRIu32 ", expected 3 or 4",
                      hidden->rank);
-    else if (!tensor_same_shape(hidden, &call->out))
-        forward_fail(f, ATTN_INVALID, "out differs in shape from the hidden states");
+    else if (!out_fits(hidden, &call->out))
+        forward_fail(f, ATTN_INVALID, "out differs from the hidden states in shape or type");
     else if (!tensor_tokens(hidden, &f->residual) || !tensor_tokens(&call->out, &f->out))
         forward_fail(f, ATTN_UNSUPPORTED,
                      "rows of a picture [B, C, height, width] must follow one another in memory");
@@ -203,14 +212,20 @@ attn_tensor forward_encoder(struct forward *f)
     return y;
 }
 
+void forward_need_encoder(struct forward *f)
+{
+    forward_fail(f, ATTN_INVALID,
+                 "encoder states are missing; keys and values are made of their %" PRId64
+                 " channels",
+                 f->layer->cross_dim);
+}
+
 void forward_keys(struct forward *f, const attn_linear *to_k, const attn_linear *to_v,
                   attn_tensor *k, attn_tensor *v)
 {
     if (!forward_has_encoder(f)) {
         if (f->layer->cross_dim != f->layer->query_dim)
-            forward_fail(f, ATTN_INVALID,
-                         "no encoder states, but keys and values are made of %" PRId64 " channels",
-                         f->layer->cross_dim);
+            forward_need_encoder(f);
         *k = forward_project(f, &f->x, to_k);
         *v = forward_project(f, &f->x, to_v);
         return;
@@ -261,14 +276,19 @@ void forward_attend(struct forward *f, enum attention whose, const attn_tensor *
     f->compute->attend(f->work, &c);
 }
 
+void forward_output(struct forward *f, const attn_tensor *o, const attn_linear *linear,
+                    const attn_tensor *residual, float rescale)
+{
+    float factor = 1.0f / rescale;
+    if (f->work->status == ATTN_OK)
+        f->compute->linear(f->work, factor, o, linear, residual ? factor : 0.0f, residual, &f->out);
+}
+
 void forward_leave(struct forward *f, const attn_tensor *o)
 {
     const attn_layer *layer = f->layer;
-    float factor = 1.0f / layer->rescale;
     int residual = (layer->flags & ATTN_LAYER_RESIDUAL) != 0;
-    if (f->work->status == ATTN_OK)
-        f->compute->linear(f->work, factor, o, &layer->to_out, residual ? factor : 0.0f,
-                           residual ? &f->residual : NULL, &f->out);
+    forward_output(f, o, &layer->to_out, residual ? &f->residual : NULL, layer->rescale);
 }
 
 void forward_standard(struct forward *f)

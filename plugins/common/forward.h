@@ -59,6 +59,8 @@ void forward_linear(struct forward *f, const attn_tensor *x, const attn_linear *
                     const attn_tensor *y);
 /* The encoder states after norm_cross. */
 attn_tensor forward_encoder(struct forward *f);
+/* Fails: encoder states are missing. */
+void forward_need_encoder(struct forward *f);
 /* Keys and values: of the encoder states, kept in the plan, or of x. */
 void forward_keys(struct forward *f, const attn_linear *to_k, const attn_linear *to_v,
                   attn_tensor *k, attn_tensor *v);
@@ -71,7 +73,10 @@ attn_op_call forward_op_call(const struct forward *f, enum attention whose, cons
 void forward_attend(struct forward *f, enum attention whose, const attn_tensor *q,
                     const attn_tensor *k, const attn_tensor *v, const attn_tensor *o);
 
-/* out = (to_out(o) + residual) / rescale, as the layer's flags say. */
+/* out = (linear(o) + residual) / rescale; residual NULL: none. */
+void forward_output(struct forward *f, const attn_tensor *o, const attn_linear *linear,
+                    const attn_tensor *residual, float rescale);
+/* The same with to_out, residual and rescale as the layer has them. */
 void forward_leave(struct forward *f, const attn_tensor *o);
 
 /* The whole of diffusers' AttnProcessor. */

@@ -104,6 +104,17 @@ static attn_status optional_check(const char *who, const char *key, const attn_l
     return tensor_absent(&l->weight) ? ATTN_OK : linear_check(who, key, l, out, in, err);
 }
 
+/* The result has to_out's rows for channels: query_dim, unless diffusers' out_dim says otherwise.
+ */
+static attn_status output_check(const attn_binding *b, int64_t inner, attn_error *err)
+{
+    const attn_layer *l = b->layer;
+    int64_t out = l->to_out.weight.rank == 2 ? l->to_out.weight.shape[0] : l->query_dim;
+    if (l->flags & ATTN_LAYER_RESIDUAL)
+        out = l->query_dim;
+    return linear_check(b->who, "to_out.0", &l->to_out, out, inner, err);
+}
+
 attn_status layer_check(const attn_binding *b, attn_error *err)
 {
     const attn_layer *l = b->layer;
@@ -135,7 +146,7 @@ attn_status layer_check(const attn_binding *b, attn_error *err)
     if (status == ATTN_OK)
         status = optional_check(who, "add_v_proj", &l->add_v, inner, 0, err);
     if (status == ATTN_OK)
-        status = linear_check(who, "to_out.0", &l->to_out, l->query_dim, inner, err);
+        status = output_check(b, inner, err);
     if (status == ATTN_OK)
         status = norm_check(who, "group_norm", &l->group_norm, l->query_dim, err);
     if (status == ATTN_OK)

@@ -12,7 +12,7 @@ int params_match(const char *pattern, const char *name)
     if (!star)
         return strcmp(pattern, name) == 0;
     size_t head = (size_t)(star - pattern), tail = strlen(star + 1), length = strlen(name);
-    return length > head + tail && memcmp(pattern, name, head) == 0 &&
+    return length >= head + tail && memcmp(pattern, name, head) == 0 &&
            strcmp(name + length - tail, star + 1) == 0;
 }
 
@@ -21,11 +21,11 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
-/* Insertions, deletions and replacements that make `name` of `pattern`; what '*' stands for costs
- * nothing. Longer texts than the table are no near matches of anything. */
+/* Insertions, deletions and replacements that make `name` of `pattern`; a run of characters that
+ * '*' stands for counts as two.  Longer texts than the table are no near matches of anything. */
 static int params_distance(const char *pattern, const char *name)
 {
-    enum { LONGEST = 120 };
+    enum { LONGEST = 120, RUN = 2 };
     int row[LONGEST + 1];
     size_t columns = strlen(name);
     if (columns > LONGEST)
@@ -33,12 +33,13 @@ static int params_distance(const char *pattern, const char *name)
     for (size_t j = 0; j <= columns; j++)
         row[j] = (int)j;
     for (const char *p = pattern; *p; p++) {
-        int diagonal = row[0];
+        int diagonal = row[0], run = LONGEST;
         row[0] += *p != '*';
         for (size_t j = 1; j <= columns; j++) {
             int above = row[j];
+            run = smaller(run, diagonal + RUN);
             if (*p == '*')
-                row[j] = smaller(above, row[j - 1]);
+                row[j] = smaller(above, run);
             else
                 row[j] = smaller(diagonal + (*p != name[j - 1]), smaller(above, row[j - 1]) + 1);
             diagonal = above;

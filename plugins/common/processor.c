@@ -38,6 +38,10 @@ void processor_destroy(attn_processor *processor)
     free(processor);
 }
 
+#define LAYER_FLAGS                                                                                \
+    (ATTN_LAYER_RESIDUAL | ATTN_LAYER_ONLY_CROSS | ATTN_LAYER_UPCAST_ATTENTION |                   \
+     ATTN_LAYER_UPCAST_SOFTMAX)
+
 /* An extension that must be understood and is not. */
 static attn_status ext_check(const char *who, const attn_ext *ext, attn_error *err)
 {
@@ -45,6 +49,15 @@ static attn_status ext_check(const char *who, const attn_ext *ext, attn_error *e
         if (ext->flags & ATTN_EXT_REQUIRED)
             return attn_fail(err, ATTN_UNSUPPORTED, "%s: unknown extension \"%s\"", who,
                              ext->id ? ext->id : "");
+    return ATTN_OK;
+}
+
+/* A flag that must be understood and is not. */
+static attn_status flags_check(const char *who, uint32_t flags, uint32_t known, attn_error *err)
+{
+    if (flags & ~known)
+        return attn_fail(err, ATTN_UNSUPPORTED, "%s: unknown flags 0x%x", who,
+                         (unsigned)(flags & ~known));
     return ATTN_OK;
 }
 
@@ -64,7 +77,9 @@ attn_status processor_bind(attn_processor *processor, const attn_layer *layer,
     b->state = b + 1;
     (void)snprintf(b->who, sizeof b->who, "%s: layer %s", kind->name,
                    layer->name && *layer->name ? layer->name : "(unnamed)");
-    attn_status status = ext_check(b->who, layer->ext, err);
+    attn_status status = flags_check(b->who, layer->flags, LAYER_FLAGS, err);
+    if (status == ATTN_OK)
+        status = ext_check(b->who, layer->ext, err);
     if (status == ATTN_OK)
         status = params_check(kind->params, params, n_params, b->who, err);
     if (status == ATTN_OK)
@@ -93,7 +108,9 @@ static attn_status call_check(const char *who, const attn_layer_call *call)
     attn_work *work = call->work;
     if (work->status != ATTN_OK)
         return work->status;
-    work->status = ext_check(who, call->ext, work->err);
+    work->status = flags_check(who, call->flags, ATTN_LAYER_CALL_SAME, work->err);
+    if (work->status == ATTN_OK)
+        work->status = ext_check(who, call->ext, work->err);
     return work->status;
 }
 
@@ -174,7 +191,6 @@ void processor_release(attn_layer_plan *plan)
     const attn_compute *compute = plan->binding->processor->compute;
     if (plan->kept)
         compute->free(compute->ctx, plan->kept);
-    free(plan->scales);
     free(plan);
 }
 

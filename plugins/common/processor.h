@@ -36,8 +36,6 @@ struct attn_layer_plan {
     void *kept; /* device memory */
     uint64_t kept_bytes;
     uint32_t filled; /* a run has filled it */
-    float *scales;   /* [n_scales] for processors that bring low-rank terms of their own */
-    uint32_t n_scales;
 };
 
 struct processor_kind {
@@ -50,7 +48,6 @@ struct processor_kind {
                         attn_error *err);
     void (*unbind)(attn_binding *b); /* may be NULL */
     void (*forward)(struct forward *f);
-    uint32_t n_scales; /* unused but by processors with terms; see attn_layer_plan */
 };
 extern const struct processor_kind processor_kind;
 
