@@ -69,7 +69,8 @@ static attn_status prepare(attn_work *w, const struct op_choice *choice, const a
                             &p->plan, &p->scratch, &why);
     if (status != ATTN_OK) {
         free(p);
-        return work_fail(w, status, "%s", why.text);
+        /* A processor asked: what it gets, and returns, are the contract's codes alone. */
+        return work_fail(w, status <= ATTN_INTERNAL ? status : ATTN_UNSUPPORTED, "%s", why.text);
     }
     if (plan_keep(w, key, p, attend_release) != ATTN_OK)
         return w->status;

@@ -13,6 +13,8 @@ struct attn_bound {
     struct layer *layer;
     struct pass *pass;
     attn_layer weights; /* to forget their packed forms at unbind */
+    attn_tensor *tensors; /* the processor's own weights, for the same */
+    uint32_t n_tensors;
 };
 
 attn_status attn_computer_open(attn_registry *registry, const attn_device *device,
@@ -48,6 +50,18 @@ attn_router *attn_computer_router(attn_computer *computer)
     return computer->compute->router;
 }
 
+static attn_status keep_tensors(attn_bound *b, const attn_layer_spec *spec, attn_error *err)
+{
+    b->tensors = calloc(spec->n_params + 1, sizeof *b->tensors);
+    if (!b->tensors)
+        return attn_fail(err, ATTN_NOMEM, "no memory for %u parameters", spec->n_params);
+    for (uint32_t i = 0; i < spec->n_params; ++i) {
+        if (spec->params[i].kind == ATTN_PARAM_TENSOR && spec->params[i].tensor)
+            b->tensors[b->n_tensors++] = *spec->params[i].tensor;
+    }
+    return ATTN_OK;
+}
+
 attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
                             const attn_layer_spec *spec, attn_bound **bound, attn_error *err)
 {
@@ -58,9 +72,12 @@ attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
     memcpy(&b->weights, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
     attn_status status = pass_create(b->compute, &b->pass, err);
     if (status == ATTN_OK)
+        status = keep_tensors(b, spec, err);
+    if (status == ATTN_OK)
         status = layer_bind(b->compute, layer, spec, &b->layer, err);
     if (status != ATTN_OK) {
         pass_destroy(b->pass);
+        free(b->tensors);
         free(b);
         return status;
     }
@@ -92,6 +109,9 @@ void attn_layer_unbind(attn_bound *bound)
     layer_unbind(bound->layer);
     for (size_t i = 0; i < sizeof linears / sizeof *linears; ++i)
         forget(bound->compute, linears[i]);
+    for (uint32_t i = 0; i < bound->n_tensors; ++i)
+        bound->compute->api->unload(bound->compute, &bound->tensors[i]);
+    free(bound->tensors);
     free(bound);
 }
 

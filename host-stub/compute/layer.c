@@ -1,4 +1,5 @@
 /* layer.c: attention layers bound to processors, run inside a pass. */
+#include "composition.h"
 #include "pass.h"
 
 #include <pthread.h>
@@ -7,6 +8,7 @@
 struct layer {
     struct compute *compute;
     attn_layer layer; /* weights and texts stay the caller's */
+    struct composition *composition; /* NULL: no LoRA */
     const char *processor_id;
     attn_host_binding *binding;
     attn_param *params; /* the processor's own */
@@ -119,9 +121,14 @@ static bool is_op_param(const char *name)
 static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const attn_name *name,
                              attn_error *err)
 {
-    const char *op = spec->op ? spec->op : name->op;
+    const bool composed = composition_base(name->processor) != NULL;
+    /* AttnProcessorNPU's op depends on the element type: the router knows the name. */
+    const char *by_name = name->flags & ATTN_NAME_F32_AUTO ? name->name : name->op;
+    const char *op = spec->op ? spec->op : by_name;
     for (uint32_t i = 0; i < spec->n_params; ++i) {
         const attn_param *p = &spec->params[i];
+        if (composed && composition_takes(p->name))
+            continue;
         if (!is_op_param(p->name))
             l->params[l->n_params++] = *p;
         else if (strcmp(p->name, "attention_op") != 0)
@@ -161,16 +168,27 @@ static attn_status find_processor(struct layer *l, const attn_layer_spec *spec, 
         return status;
     if (!name->processor)
         return attn_fail(err, ATTN_INVALID, "%s is an op, not a processor", spec->processor);
-    if (strchr(name->processor, '+'))
-        return attn_fail(err, ATTN_UNSUPPORTED, "processor %s: composition is not built in",
-                         name->processor);
+    const char *base = composition_base(name->processor);
     char id[64];
-    status = attn_processor_id(name->processor, id, err);
+    status = attn_processor_id(base ? base : name->processor, id, err);
     return status == ATTN_OK ? processor_open(l->compute, id, opened, err) : status;
 }
 
+/* "lora+B": the layer that B is bound to has LoRA's terms. */
+static attn_status compose(struct layer *l, const attn_layer_spec *spec, struct opened *opened,
+                           attn_work *w, attn_error *err)
+{
+    attn_status status =
+        composition_open(l->compute, &l->layer, spec->params, spec->n_params,
+                         attn_host_processor_head(opened->processor), w, &l->composition, err);
+    if (status == ATTN_OK)
+        l->layer = *composition_layer(l->composition);
+    return status;
+}
+
 /* A processor's bind may copy and pack: it gets a work without scratch. */
-static attn_status bind_processor(struct layer *l, struct opened *opened, attn_error *err)
+static attn_status bind_processor(struct layer *l, const attn_layer_spec *spec,
+                                  struct opened *opened, bool composed, attn_error *err)
 {
     struct pass *pass;
     attn_status status = pass_create(l->compute, &pass, err);
@@ -178,7 +196,10 @@ static attn_status bind_processor(struct layer *l, struct opened *opened, attn_e
         return status;
     attn_work *w = pass_real(pass, NULL, err);
     w->name = l->layer.name;
-    status = attn_host_processor_bind(opened->processor, &l->layer, l->params, l->n_params, w,
+    if (composed)
+        status = compose(l, spec, opened, w, err);
+    if (status == ATTN_OK)
+        status = attn_host_processor_bind(opened->processor, &l->layer, l->params, l->n_params, w,
                                       &l->binding, err);
     if (status == ATTN_OK && w->status != ATTN_OK)
         status = w->status;
@@ -212,7 +233,7 @@ attn_status layer_bind(struct compute *c, const attn_layer *layer, const attn_la
     }
     status = choose_op(l, spec, &name, err);
     if (status == ATTN_OK)
-        status = bind_processor(l, opened, err);
+        status = bind_processor(l, spec, opened, composition_base(name.processor) != NULL, err);
     if (status != ATTN_OK)
         goto fail;
     *out = l;
@@ -228,6 +249,7 @@ void layer_unbind(struct layer *l)
         return;
     if (l->binding)
         (void)attn_host_processor_unbind(l->binding);
+    composition_close(l->composition);
     free(l->params);
     free(l->op);
     free(l);
@@ -344,8 +366,11 @@ attn_status layer_run(attn_work *w, struct layer *l, attn_layer_call *call)
     struct plan_key key;
     key_layer(&key, l, call);
     struct layer_plan *p = plan_find(pass, &key);
-    const char *outer = w->name;
+    const attn_work outer = *w;
+    float scales[COMPOSITION_SLOTS];
     w->name = l->layer.name;
+    if (l->composition && composition_scales(l->composition, call, scales, w) != ATTN_OK)
+        goto done;
     call->work = w;
     pass_set_layer(pass, l);
     if (p)
@@ -360,7 +385,10 @@ attn_status layer_run(attn_work *w, struct layer *l, attn_layer_call *call)
     else if (w->peak < w->used + p->scratch)
         w->peak = w->used + p->scratch;
     pass_set_layer(pass, NULL);
-    w->name = outer;
+done:
+    w->name = outer.name;
+    w->scales = outer.scales;
+    w->n_scales = outer.n_scales;
     return w->status;
 }
 

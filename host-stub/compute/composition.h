@@ -1,0 +1,37 @@
+/* composition.h: "lora+B": processor B on a layer whose linears have the low-rank terms of LoRA
+ * adapters, which come as parameters under diffusers' names.  "lora" alone is "lora+standard".
+ *
+ * B needs to know nothing of it but to hand its linears to compute as they are
+ * (ATTN_HEAD_TERMS); merged into copies of the weights, the terms suit any B.
+ */
+#ifndef ATTNPLUG_COMPUTE_COMPOSITION_H
+#define ATTNPLUG_COMPUTE_COMPOSITION_H
+
+#include "compute.h"
+
+#include <stdbool.h>
+
+enum { COMPOSITION_SLOTS = 64 };
+
+struct composition;
+
+/* The processor below "lora" or "lora+B"; NULL where `processor` is not composed. */
+const char *composition_base(const char *processor);
+
+/* Takes its own from params and leaves the rest for B, whose id and head are given for what it
+ * cannot do.  work: that of a bind.  layer and the tensors of params outlive it. */
+attn_status composition_open(struct compute *c, const attn_layer *layer, const attn_param *params,
+                             uint32_t n_params, const attn_head *base, attn_work *work,
+                             struct composition **out, attn_error *err);
+void composition_close(struct composition *composition); /* NULL does nothing */
+
+/* The layer to bind B to. */
+const attn_layer *composition_layer(const struct composition *composition);
+/* Is a parameter of that name the composition's? */
+bool composition_takes(const char *name);
+
+/* Sets work's scales to those of a call, in scales[COMPOSITION_SLOTS]. */
+attn_status composition_scales(const struct composition *composition, const attn_layer_call *call,
+                               float *scales, attn_work *work);
+
+#endif
