@@ -30,6 +30,34 @@ bool composition_takes(const char *name)
     return false;
 }
 
+attn_status composition_check(bool composed, const attn_param_list *processor,
+                              const attn_param *params, uint32_t n_params, const char *who,
+                              attn_error *err)
+{
+    static const attn_param_info op[] = {
+        {"attention_op", ATTN_PARAM_TEXT, 0, "the op that computes the layer's attention"},
+        {"slice_size", 0, 0, "of the op sliced"},
+    };
+    enum { OP = sizeof op / sizeof *op };
+    if (!processor || processor->size < sizeof *processor)
+        return ATTN_OK;
+    const uint32_t lora = composed ? lora_params.count : 0;
+    attn_param_info *all = calloc(OP + lora + processor->count, sizeof *all);
+    if (!all)
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory for parameters", who);
+    memcpy(all, op, sizeof op);
+    if (lora)
+        memcpy(all + OP, lora_params.params, lora * sizeof *all);
+    if (processor->count)
+        memcpy(all + OP + lora, processor->params, processor->count * sizeof *all);
+    const attn_param_list list = {sizeof list, OP + lora + processor->count, all};
+    attn_status status = ATTN_OK;
+    for (uint32_t i = 0; i < n_params && status == ATTN_OK; i++)
+        status = params_check_name(&list, params[i].name, who, err);
+    free(all);
+    return status;
+}
+
 /* Those of the params that are LoRA's, checked for kinds and for being given twice. */
 static attn_status params_own(const struct composition *c, const attn_param *params,
                               uint32_t n_params, attn_param **own, uint32_t *n_own, attn_error *err)

@@ -30,6 +30,13 @@ const attn_layer *composition_layer(const struct composition *composition);
 /* Is a parameter of that name the composition's? */
 bool composition_takes(const char *name);
 
+/* Every parameter against all that takes some: the composition (if `composed`), the layer's choice
+ * of an op, and the processor, whose list is "attn.params/1" (NULL: it says nothing, and will check
+ * by itself).  So that the nearest name is found wherever it belongs. */
+attn_status composition_check(bool composed, const attn_param_list *processor,
+                              const attn_param *params, uint32_t n_params, const char *who,
+                              attn_error *err);
+
 /* Sets work's scales to those of a call, in scales[COMPOSITION_SLOTS]. */
 attn_status composition_scales(const struct composition *composition, const attn_layer_call *call,
                                float *scales, attn_work *work);

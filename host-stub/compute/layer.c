@@ -7,7 +7,7 @@
 
 struct layer {
     struct compute *compute;
-    attn_layer layer; /* weights and texts stay the caller's */
+    attn_layer layer;                /* weights and texts stay the caller's */
     struct composition *composition; /* NULL: no LoRA */
     const char *processor_id;
     attn_host_binding *binding;
@@ -196,11 +196,17 @@ static attn_status bind_processor(struct layer *l, const attn_layer_spec *spec,
         return status;
     attn_work *w = pass_real(pass, NULL, err);
     w->name = l->layer.name;
-    if (composed)
+    char who[160];
+    (void)snprintf(who, sizeof who, "%s: layer %s", spec->processor,
+                   l->layer.name && *l->layer.name ? l->layer.name : "(unnamed)");
+    status =
+        composition_check(composed, attn_host_processor_query(opened->processor, "attn.params/1"),
+                          spec->params, spec->n_params, who, err);
+    if (status == ATTN_OK && composed)
         status = compose(l, spec, opened, w, err);
     if (status == ATTN_OK)
         status = attn_host_processor_bind(opened->processor, &l->layer, l->params, l->n_params, w,
-                                      &l->binding, err);
+                                          &l->binding, err);
     if (status == ATTN_OK && w->status != ATTN_OK)
         status = w->status;
     pass_destroy(pass);

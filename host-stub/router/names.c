@@ -72,6 +72,7 @@ static const attn_name names[] = {
     NAME(0, "cross_frame", "cross_frame", "auto", ""),
     NAME(0, "lora+standard", "lora+standard", "auto",
          "low-rank terms on the linears of the second"),
+    NAME(0, "lora+fused", "lora+fused", "auto", "with merged=1: packed weights take no terms"),
     NAME(0, "lora+custom_diffusion", "lora+custom_diffusion", "auto", ""),
     NAME(0, "lora+added_kv", "lora+added_kv", "auto", ""),
     NAME(0, "lora+ip_adapter", "lora+ip_adapter", "auto", ""),

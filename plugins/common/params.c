@@ -91,6 +91,14 @@ static attn_status params_unknown(const attn_param_list *known, const char *name
                      name, nearest);
 }
 
+attn_status params_check_name(const attn_param_list *known, const char *name, const char *who,
+                              attn_error *err)
+{
+    if (!name)
+        return attn_fail(err, ATTN_INVALID, "%s: a parameter has no name", who);
+    return params_known(known, name) ? ATTN_OK : params_unknown(known, name, who, err);
+}
+
 attn_status params_check(const attn_param_list *known, const attn_param *params, uint32_t n,
                          const char *who, attn_error *err)
 {
@@ -98,11 +106,10 @@ attn_status params_check(const attn_param_list *known, const attn_param *params,
         return attn_fail(err, ATTN_INVALID, "%s: %" PRIu32 " parameters at NULL", who, n);
     for (uint32_t i = 0; i < n; i++) {
         const attn_param *p = &params[i];
-        if (!p->name)
-            return attn_fail(err, ATTN_INVALID, "%s: parameter %" PRIu32 " has no name", who, i);
+        attn_status status = params_check_name(known, p->name, who, err);
+        if (status != ATTN_OK)
+            return status;
         const attn_param_info *info = params_known(known, p->name);
-        if (!info)
-            return params_unknown(known, p->name, who, err);
         int fits =
             p->kind == info->kind || (info->kind == ATTN_PARAM_FLOAT && p->kind == ATTN_PARAM_INT);
         if (!fits)

@@ -11,6 +11,10 @@
 attn_status params_check(const attn_param_list *known, const attn_param *params, uint32_t n,
                          const char *who, attn_error *err);
 
+/* The name alone. */
+attn_status params_check_name(const attn_param_list *known, const char *name, const char *who,
+                              attn_error *err);
+
 /* The parameter of that name, or NULL. */
 const attn_param *params_find(const attn_param *params, uint32_t n, const char *name);
 

@@ -9,6 +9,7 @@
     X(names,  "every name of a processor or op, and what it stands for")      \
     X(why,    "which op a call takes, and why not the others")                \
     X(attend, "run one op on stored tensors")                                 \
+    X(layer,  "run one attention processor on a stored layer")                \
     X(sag,    "draw a picture from a prompt")                                 \
     X(check,  "is a plugin fit to ship?")
 /* clang-format on */
