@@ -97,9 +97,12 @@ __attribute__((format(printf, 3, 4))) static attn_status fail(attn_work *w, attn
         w->status = status;
         if (w->err && w->err->text) {
             va_list args;
+            char text[FAKE_TEXT];
             va_start(args, format);
-            (void)vsnprintf(w->err->text, w->err->capacity, format, args);
+            (void)vsnprintf(text, sizeof text, format, args);
             va_end(args);
+            (void)snprintf(w->err->text, w->err->capacity, "%s%s%s", w->name ? w->name : "",
+                           w->name ? ": " : "", text);
         }
     }
     return w->status;
@@ -620,7 +623,8 @@ attn_status fake_prepare(struct fake_run *run, struct fake_compute *fake,
                             .host = fake,
                             .err = &run->err,
                             .scales = scales,
-                            .n_scales = n_scales};
+                            .n_scales = n_scales,
+                            .name = "layer attn"};
     hide(&dry);
     for (uint32_t i = 0; i < call->n_images && i < IMAGES; i++) {
         images[i] = call->images[i];

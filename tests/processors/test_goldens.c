@@ -211,7 +211,7 @@ static int open_library(void **state)
                                            .n_paths = 1};
     const attn_device cpu = {.type = ATTN_DEVICE_CPU, .runtime = "cpu"};
     if (attn_registry_open(&options, &registry, &err) != ATTN_OK ||
-        attn_computer_open(registry, &cpu, 2, &computer, &err) != ATTN_OK)
+        attn_computer_open(registry, &cpu, 1, &computer, &err) != ATTN_OK)
         fail_msg("%s", text);
     return 0;
 }
