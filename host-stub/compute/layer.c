@@ -23,6 +23,8 @@ struct layer_plan {
     attn_host_layer_plan *plan;
     uint64_t scratch; /* of the whole layer call */
     const char *op;
+    float scales[COMPOSITION_SLOTS]; /* of the last run that projected keys */
+    uint32_t n_scales;
 };
 
 /* -- processors: one instance for each id on a compute ------------------------------------------
@@ -354,13 +356,27 @@ static attn_status prepare(attn_work *w, struct layer *l, const attn_layer_call 
     return plan_keep(w, key, p, layer_plan_release);
 }
 
-static attn_status run(attn_work *w, const struct layer_plan *p, const attn_layer_call *call)
+/* Kept keys are those of the scales that they were made with: after a change they are made anew. */
+static bool scales_changed(const attn_work *w, const struct layer_plan *p)
 {
+    return p->n_scales != w->n_scales || w->n_scales > COMPOSITION_SLOTS ||
+           (w->n_scales && memcmp(p->scales, w->scales, w->n_scales * sizeof *p->scales) != 0);
+}
+
+static attn_status run(attn_work *w, struct layer_plan *p, attn_layer_call *call)
+{
+    const uint32_t flags = call->flags;
     uint64_t mark = work_mark(w);
+    if (scales_changed(w, p))
+        call->flags &= ~ATTN_LAYER_CALL_SAME;
     attn_status status = attn_host_processor_run(p->plan, call);
     work_reset(w, mark);
     if (w->status == ATTN_OK)
         w->status = status;
+    if (w->n_scales && w->n_scales <= COMPOSITION_SLOTS)
+        memcpy(p->scales, w->scales, w->n_scales * sizeof *p->scales);
+    p->n_scales = w->n_scales;
+    call->flags = flags;
     return w->status;
 }
 
