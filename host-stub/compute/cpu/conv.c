@@ -1,5 +1,7 @@
-/* conv.c: convolutions over channels-last pictures, as products of the rows under each tap. */
+/* conv.c: convolutions over channels-last pictures, as products of the rows under each tap, or by
+ * winograd.c where that is less work. */
 #include "pack.h"
+#include "winograd.h"
 
 #include <stdlib.h>
 
@@ -8,6 +10,7 @@
 struct conv {
     struct cpu *cpu;
     int64_t in_channels, out_channels, kernel, stride, pad_low, pad_high;
+    bool winograd;
     float *panels, *bias, *zeros;
 };
 
@@ -49,13 +52,9 @@ void cpu_conv_destroy(struct compute *c, struct conv *conv)
     free(conv);
 }
 
-attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
-                            attn_error *err)
+/* Each tap is a matrix of its own. */
+static float *pack_taps(const struct cpu *c, const struct conv_desc *d)
 {
-    struct cpu *cpu = (struct cpu *)c;
-    attn_status status = desc_check(d, err);
-    if (status != ATTN_OK)
-        return status;
     struct pack_source sources[KERNEL_MAX * KERNEL_MAX];
     struct pack_shape shape = {.columns = d->out_channels,
                                .n_sources = (int32_t)(d->kernel * d->kernel),
@@ -69,6 +68,19 @@ attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct
                                             .depth_stride = w->stride[1],
                                             .depth = d->in_channels};
     }
+    float *panels = floats(pack_floats(c->kernels, &shape));
+    if (panels)
+        pack_panels(c, &shape, panels);
+    return panels;
+}
+
+attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
+                            attn_error *err)
+{
+    struct cpu *cpu = (struct cpu *)c;
+    attn_status status = desc_check(d, err);
+    if (status != ATTN_OK)
+        return status;
     struct conv *conv = calloc(1, sizeof *conv);
     if (!conv)
         goto fail;
@@ -79,19 +91,21 @@ attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct
                           .stride = d->stride,
                           .pad_low = d->pad_low,
                           .pad_high = d->pad_high};
-    conv->panels = floats(pack_floats(cpu->kernels, &shape));
+    conv->winograd =
+        d->kernel == 3 && d->stride == 1 && winograd_pays(d->in_channels, d->out_channels);
+    conv->panels = conv->winograd ? winograd_pack(cpu, d->weight) : pack_taps(cpu, d);
     conv->bias = floats((uint64_t)gemm_padded(cpu->kernels, d->out_channels, false));
     conv->zeros = floats((uint64_t)d->in_channels);
     if (!conv->panels || !conv->bias || !conv->zeros)
         goto fail;
     memset(conv->zeros, 0, (size_t)d->in_channels * sizeof(float));
-    pack_panels(cpu, &shape, conv->panels);
     pack_bias(cpu, d->bias, d->out_channels, false, conv->bias);
     *out = conv;
     return ATTN_OK;
 fail:
     cpu_conv_destroy(c, conv);
-    return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s", tensor_describe(w).text);
+    return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
+                     tensor_describe(d->weight).text);
 }
 
 static int64_t out_size(const struct conv *conv, int64_t in)
@@ -140,6 +154,11 @@ static attn_status run(attn_work *w, const struct conv *conv, const attn_tensor 
                        const attn_tensor *x2, const attn_tensor *residual, enum activation act,
                        const attn_tensor *y)
 {
+    float *scratch = NULL;
+    if (conv->winograd) {
+        const int64_t n[] = {(int64_t)(winograd_scratch(conv->cpu, conv->in_channels) / 4)};
+        scratch = work_take(w, NULL, 1, n).data;
+    }
     if (work_dry(w) || w->status != ATTN_OK)
         return w->status;
     struct window win = {.in_height = x->shape[1],
@@ -169,7 +188,10 @@ static attn_status run(attn_work *w, const struct conv *conv, const attn_tensor 
     }
     if (conv->kernel != 1 || conv->stride != 1 || conv->pad_low || conv->pad_high)
         g.window = &win;
-    gemm_run(&g);
+    if (conv->winograd)
+        winograd_run(&g, scratch);
+    else
+        gemm_run(&g);
     return w->status;
 }
 
