@@ -11,6 +11,7 @@
 struct rows {
     char *data;
     int64_t count, length;       /* rows; elements of one */
+    bool even;                   /* row i lies at data + i * stride[2] */
     int64_t shape[3], stride[3]; /* leading dimensions, strides in bytes */
 };
 
@@ -62,6 +63,8 @@ attn_status cpu_synchronize(attn_work *w);
 struct rows rows_of(const attn_tensor *t);
 static inline void *rows_at(const struct rows *r, int64_t row)
 {
+    if (r->even)
+        return r->data + row * r->stride[2];
     int64_t i2 = row % r->shape[2], rest = row / r->shape[2];
     int64_t i1 = rest % r->shape[1], i0 = rest / r->shape[1];
     return r->data + i0 * r->stride[0] + i1 * r->stride[1] + i2 * r->stride[2];

@@ -50,14 +50,14 @@ static void tile_store_activated(const struct tile *t, const float *sum, int vec
         tile_store(t, sum, t->rows, 1, t->activation);
 }
 
-INLINE void tile_finish(const struct tile *t, const float *sum, const int rows, const int vectors)
+static void tile_finish(const struct tile *t, const float *sum, int vectors)
 {
     if (vectors == 2 && t->gated)
         tile_store_gated(t, sum);
     else if (t->activation != ACT_NONE)
         tile_store_activated(t, sum, vectors);
     else
-        tile_store(t, sum, rows, vectors, ACT_NONE);
+        tile_store(t, sum, t->rows, vectors, ACT_NONE);
 }
 
 /* rows and vectors are constants at each place where this is inlined, so that the sums live in
@@ -110,6 +110,23 @@ INLINE void tile_body(const struct tile *t, const int rows, const int vectors)
             w += vectors * LANES;
         }
     }
+    if (t->columns == vectors * LANES && t->activation == ACT_NONE && !t->gated) {
+        const vec b0 = vec_load(t->bias), b1 = vectors == 2 ? vec_load(t->bias + LANES) : b0;
+        UNROLL for (int r = 0; r < rows; ++r)
+        {
+            sum[r][0] = (sum[r][0] + b0) * t->alpha;
+            sum[r][1] = (sum[r][1] + b1) * t->alpha;
+            if (t->c) {
+                sum[r][0] += t->beta * vec_load(t->c[r]);
+                if (vectors == 2)
+                    sum[r][1] += t->beta * vec_load(t->c[r] + LANES);
+            }
+            vec_store(t->y[r], sum[r][0]);
+            if (vectors == 2)
+                vec_store(t->y[r] + LANES, sum[r][1]);
+        }
+        return;
+    }
     float out[TILE_ROWS * WIDTH] __attribute__((aligned(64)));
     UNROLL for (int r = 0; r < rows; ++r)
     {
@@ -117,7 +134,7 @@ INLINE void tile_body(const struct tile *t, const int rows, const int vectors)
         if (vectors == 2)
             vec_store(out + (ptrdiff_t)r * WIDTH + LANES, sum[r][1]);
     }
-    tile_finish(t, out, rows, vectors);
+    tile_finish(t, out, vectors);
 }
 
 #define TILE(n)                                                                                    \

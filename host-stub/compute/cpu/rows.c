@@ -11,6 +11,13 @@ struct rows rows_of(const attn_tensor *t)
         rows.stride[i] = r.stride[i] * bytes;
         rows.count *= r.shape[i];
     }
+    /* Most tensors need no division to find a row. */
+    rows.even = true;
+    int64_t inner = rows.shape[2] * rows.stride[2];
+    for (int i = 1; i >= 0; --i) {
+        rows.even = rows.even && (rows.shape[i] == 1 || rows.stride[i] == inner);
+        inner *= rows.shape[i];
+    }
     return rows;
 }
 
