@@ -74,8 +74,8 @@ __attribute__((target("avx2,fma"))) static void peak_avx2(void *arg, int64_t beg
     PEAK_BODY(8, PEAK_SUMS);
 }
 
-__attribute__((target("avx512f,prefer-vector-width=512"))) static void
-peak_avx512(void *arg, int64_t begin, int64_t end, uint32_t thread)
+__attribute__((target("avx512f"))) static void peak_avx512(void *arg, int64_t begin, int64_t end,
+                                                           uint32_t thread)
 {
     PEAK_BODY(16, PEAK_SUMS);
 }

@@ -28,10 +28,7 @@
 
 #define NAME "memory_efficient"
 
-/* Scratch of a block of queries that still leaves the second-level cache room for keys. */
-#define BLOCK_BYTES (512 * 1024)
-#define BLOCK_ROWS  384
-#define ALIGNMENT   256
+#define ALIGNMENT 256
 
 struct attn_op {
     const attn_host *host;
@@ -173,12 +170,14 @@ static void fill_views(struct me_problem *p, const attn_op_call *c)
 }
 
 /* Queries of a task: as many as keep packing cheap, as few as give every thread work. */
-static int64_t block_rows(const struct me_problem *p, int64_t rows, uint32_t threads)
+static int64_t block_rows(const struct me_problem *p, const struct me_kernels *kernels,
+                          uint32_t threads)
 {
-    int64_t bytes = (p->d + p->dv + 2) * (int64_t)sizeof(float);
-    int64_t most = me_max(me_min(BLOCK_ROWS, BLOCK_BYTES / bytes) / rows * rows, 2 * rows);
+    int64_t rows = kernels->rows, row_bytes = (p->d + p->dv + 2) * (int64_t)sizeof(float);
+    int64_t most = me_min(kernels->block_rows, kernels->block_bytes / row_bytes) / rows * rows;
     int64_t heads = me_max(p->batch * p->heads, 1);
-    int64_t blocks = me_max(me_ceil_div(p->nq, most), me_ceil_div(2 * (int64_t)threads, heads));
+    int64_t blocks =
+        me_max(me_ceil_div(p->nq, me_max(most, rows)), me_ceil_div(2 * (int64_t)threads, heads));
     return me_max(rows, me_round_up(me_ceil_div(p->nq, blocks), rows));
 }
 
@@ -223,7 +222,7 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     const struct me_kernels *kernels = op->kernels;
     if (!op->forced && s.nk < kernels->least_keys)
         kernels = kernels->fallback;
-    p.block_q = block_rows(&p, kernels->rows, threads);
+    p.block_q = block_rows(&p, kernels, threads);
     *made = (struct attn_op_plan){.op = op, .kernels = kernels, .problem = p};
     if (p.wants_mass && call->lse.rank == 0)
         made->lse_bytes = round_up((uint64_t)(s.batch * s.heads * s.nq) * sizeof(float));

@@ -52,6 +52,9 @@ struct me_kernels {
     int (*usable)(void);
     /* Queries that are worked on together: block_q is a multiple of it. */
     int64_t rows;
+    /* At most so many queries in a block, and so many bytes of their packed rows and outputs: more
+     * make packing keys and values cheaper, fewer leave more of the cache to them. */
+    int64_t block_rows, block_bytes;
     /* Bytes that one thread needs for the problem; scratch is aligned to 64. */
     uint64_t (*scratch)(const struct me_problem *p);
     /* Both return 0, with nothing written, for data that these kernels leave to others.

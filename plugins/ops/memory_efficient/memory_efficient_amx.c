@@ -360,6 +360,8 @@ const struct me_kernels memory_efficient_amx = {
     .usable = kernels_usable,
     /* A multiple of the fallback's too. */
     .rows = 96,
+    .block_rows = 768,
+    .block_bytes = 4 << 20,
     .scratch = tiles_scratch,
     .attend = amx_attend,
     .mass = amx_mass,

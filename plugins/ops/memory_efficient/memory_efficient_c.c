@@ -103,9 +103,6 @@ static inline v8 v8_load(const char *p, enum me_type type)
     uint16_t h[LANES];
     if (type == ME_F32) {
         memcpy(y.f, p, sizeof y.f);
-    } else if (type == ME_BYTES) {
-        for (int i = 0; i < LANES; i++)
-            y.f[i] = p[i] ? 1.0f : 0.0f;
     } else {
         memcpy(h, p, sizeof h);
         for (int i = 0; i < LANES; i++)
@@ -128,7 +125,7 @@ static inline void v8_store(char *p, enum me_type type, v8 x)
 
 static inline v8 v8_hide(v8 x, v8 mask)
 {
-    VEC_EACH(mask.f[i] != 0.0f ? x.f[i] : -__builtin_inff());
+    VEC_EACH(mask.f[i] < 0.0f ? -__builtin_inff() : x.f[i]);
 }
 
 static inline void v8_transpose(v8 r[8])
@@ -139,6 +136,17 @@ static inline void v8_transpose(v8 r[8])
             r[i].f[j] = r[j].f[i];
             r[j].f[i] = t;
         }
+}
+
+static inline void v8_columns(const char *p, int64_t stride, enum me_type type, v8 r[8])
+{
+    for (int i = 0; i < 8; i++)
+        if (type != ME_BYTES)
+            r[i] = v8_load(p + i * stride, type);
+        else
+            for (int j = 0; j < 8; j++)
+                r[i].f[j] = p[i * stride + j] ? 0.0f : -1.0f;
+    v8_transpose(r);
 }
 
 static int kernels_usable(void)
@@ -153,6 +161,8 @@ const struct me_kernels memory_efficient_c = {
     .name = "c",
     .usable = kernels_usable,
     .rows = ROWS,
+    .block_rows = 384,
+    .block_bytes = 1 << 20,
     .scratch = tiles_scratch,
     .attend = tiles_attend,
     .mass = tiles_mass,

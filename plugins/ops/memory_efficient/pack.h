@@ -2,11 +2,14 @@
  *
  * Included by tiles.h, after the instruction set's file has defined
  *   v8                          eight floats
- *   v8_load(p, type)            eight adjacent elements, widened (bytes: 0 or 1)
+ *   v8_load(p, type)            eight adjacent elements, widened
  *   v8_store(p, type, v)        the inverse, rounded to nearest even
  *   v8_set1, v8_add, v8_mul
- *   v8_hide(v, mask)            v, or minus infinity where mask is 0
+ *   v8_hide(v, mask)            v, or minus infinity where mask is negative
  *   v8_transpose(v8 r[8])       in place
+ *   v8_columns(p, stride, type, v8 r[8])
+ *                               eight columns of eight rows, `stride` bytes apart; bytes of a mask
+ *                               become negative where they are 0
  * Tensors whose columns are not adjacent, and ragged edges, go element by element. */
 
 #include <math.h>
@@ -60,14 +63,10 @@ static ALWAYS_INLINE void transpose_typed(float *dst, int64_t ld, struct me_matr
     for (int64_t r = 0; r < fast_rows; r += 8)
         for (int64_t c = 0; c < fast_cols; c += 8) {
             v8 x[8];
+            v8_columns(src.data + r * src.row + c * src.col, src.row, type, x);
             UNROLL
             for (int i = 0; i < 8; i++)
-                x[i] = v8_mul(v8_load(src.data + (r + i) * src.row + c * src.col, type),
-                              v8_set1(factor));
-            v8_transpose(x);
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                v8_store((char *)(dst + (c + i) * ld + r), ME_F32, x[i]);
+                v8_store((char *)(dst + (c + i) * ld + r), ME_F32, v8_mul(x[i], v8_set1(factor)));
         }
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = r < fast_rows ? fast_cols : 0; c < cols; c++)
@@ -120,7 +119,9 @@ static void unpack(struct me_matrix out, const float *ot, int64_t ld, const floa
         unpack_typed(out, ME_BF16, ot, ld, factor, rows, dv);
 }
 
-/* s[j][r] += x[r][j], or for bytes: minus infinity where x[r][j] is 0. */
+/* s[j][r] += x[r][j], or for bytes: minus infinity where x[r][j] is 0.  A bias or a mask is read
+ * once, a few bytes of many rows at a time, which hardware does not foresee: the rows of the next
+ * microtile are fetched meanwhile. */
 static ALWAYS_INLINE void edit_typed(float *s, int64_t ld, struct me_matrix x, enum me_type type,
                                      int64_t rows, int64_t keys)
 {
@@ -129,10 +130,10 @@ static ALWAYS_INLINE void edit_typed(float *s, int64_t ld, struct me_matrix x, e
     for (int64_t r = 0; r < fast_rows; r += 8)
         for (int64_t j = 0; j < fast_keys; j += 8) {
             v8 e[8];
+            v8_columns(x.data + r * x.row + j * x.col, x.row, type, e);
             UNROLL
             for (int i = 0; i < 8; i++)
-                e[i] = v8_load(x.data + (r + i) * x.row + j * x.col, type);
-            v8_transpose(e);
+                __builtin_prefetch(x.data + (r + i + ld) * x.row + j * x.col, 0, 2);
             UNROLL
             for (int i = 0; i < 8; i++) {
                 float *at = s + (j + i) * ld + r;

@@ -13,14 +13,9 @@ static inline __attribute__((always_inline)) v8 v8_load(const char *p, enum me_t
         return _mm256_loadu_ps((const float *)p);
     case ME_F16:
         return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-    case ME_BF16:
+    default:
         return _mm256_castsi256_ps(
             _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
-    default: {
-        __m128i hidden = _mm_cmpeq_epi8(_mm_loadl_epi64((const __m128i *)p), _mm_setzero_si128());
-        __m256 bits = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hidden));
-        return _mm256_andnot_ps(bits, _mm256_set1_ps(1.0f));
-    }
     }
 }
 
@@ -45,10 +40,10 @@ static inline __attribute__((always_inline)) void v8_store(char *p, enum me_type
         _mm_storeu_si128((__m128i *)p, bf16_round(x));
 }
 
+/* v, or minus infinity where mask is negative. */
 static inline v8 v8_hide(v8 x, v8 mask)
 {
-    __m256 hidden = _mm256_cmp_ps(mask, _mm256_setzero_ps(), _CMP_EQ_OQ);
-    return _mm256_blendv_ps(x, _mm256_set1_ps(-__builtin_inff()), hidden);
+    return _mm256_blendv_ps(x, _mm256_set1_ps(-__builtin_inff()), mask);
 }
 
 static inline __attribute__((always_inline)) void v8_transpose(v8 r[8])
@@ -69,4 +64,61 @@ static inline __attribute__((always_inline)) void v8_transpose(v8 r[8])
     r[5] = _mm256_permute2f128_ps(b1, b5, 0x31);
     r[6] = _mm256_permute2f128_ps(b2, b6, 0x31);
     r[7] = _mm256_permute2f128_ps(b3, b7, 0x31);
+}
+
+/* As v8_columns for fp32: halves of rows are joined by loads, which leaves two stages of shuffles.
+ */
+static inline __attribute__((always_inline)) void f32_columns(const char *p, int64_t stride,
+                                                              v8 r[8])
+{
+    for (int half = 0; half < 2; half++) {
+        __m256 x[4];
+        for (int i = 0; i < 4; i++) {
+            const char *at = p + i * stride + half * 16;
+            __m256 low = _mm256_castps128_ps256(_mm_loadu_ps((const float *)at));
+            x[i] = _mm256_insertf128_ps(low, _mm_loadu_ps((const float *)(at + 4 * stride)), 1);
+        }
+        __m256 a = _mm256_unpacklo_ps(x[0], x[1]), b = _mm256_unpackhi_ps(x[0], x[1]);
+        __m256 c = _mm256_unpacklo_ps(x[2], x[3]), d = _mm256_unpackhi_ps(x[2], x[3]);
+        r[4 * half] = _mm256_shuffle_ps(a, c, 0x44);
+        r[4 * half + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        r[4 * half + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        r[4 * half + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+}
+
+/* The same for bytes of a mask, transposed as bytes: minus one where 0, else 0, as integers. */
+static inline __attribute__((always_inline)) void byte_columns(const char *p, int64_t stride,
+                                                               v8 r[8])
+{
+    __m128i x[8], t[4], pairs[4];
+    for (int i = 0; i < 8; i++)
+        x[i] = _mm_loadl_epi64((const __m128i *)(p + i * stride));
+    for (int i = 0; i < 4; i++)
+        t[i] = _mm_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
+    __m128i a = _mm_unpacklo_epi16(t[0], t[1]), b = _mm_unpackhi_epi16(t[0], t[1]);
+    __m128i c = _mm_unpacklo_epi16(t[2], t[3]), d = _mm_unpackhi_epi16(t[2], t[3]);
+    pairs[0] = _mm_unpacklo_epi32(a, c);
+    pairs[1] = _mm_unpackhi_epi32(a, c);
+    pairs[2] = _mm_unpacklo_epi32(b, d);
+    pairs[3] = _mm_unpackhi_epi32(b, d);
+    for (int i = 0; i < 4; i++) {
+        __m128i hidden = _mm_cmpeq_epi8(pairs[i], _mm_setzero_si128());
+        r[2 * i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hidden));
+        r[2 * i + 1] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(hidden, 8)));
+    }
+}
+
+static inline __attribute__((always_inline)) void v8_columns(const char *p, int64_t stride,
+                                                             enum me_type type, v8 r[8])
+{
+    if (type == ME_F32) {
+        f32_columns(p, stride, r);
+    } else if (type == ME_BYTES) {
+        byte_columns(p, stride, r);
+    } else {
+        for (int i = 0; i < 8; i++)
+            r[i] = v8_load(p + i * stride, type);
+        v8_transpose(r);
+    }
 }

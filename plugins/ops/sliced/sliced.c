@@ -104,7 +104,9 @@ static attn_status op_create(const attn_host *host, const attn_device *device,
                              const attn_param *params, uint32_t n_params, attn_op **op,
                              attn_error *err)
 {
-    (void)device;
+    if (device->type != ATTN_DEVICE_CPU && device->type != ATTN_DEVICE_CUDA)
+        return attn_fail(err, ATTN_UNSUPPORTED, NAME ": device type is %d, expected %d or %d",
+                         device->type, ATTN_DEVICE_CPU, ATTN_DEVICE_CUDA);
     if (!host || host->size < sizeof *host)
         return attn_fail(err, ATTN_INVALID, NAME ": the host table's size is %u, expected %zu",
                          host ? host->size : 0, sizeof *host);
