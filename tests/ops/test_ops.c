@@ -244,13 +244,13 @@ static void test_goldens_variant(void **state)
 
 static void test_variant(void **state)
 {
-    check_variant("memory_efficient", *state, 150);
+    check_variant("memory_efficient", *state, 60);
 }
 
 static void test_sliced(void **state)
 {
     (void)state;
-    check_variant("sliced", NULL, 40);
+    check_variant("sliced", NULL, 20);
 }
 
 /* The same bits whatever the number of threads, and from run to run. */
