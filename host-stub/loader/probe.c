@@ -186,11 +186,11 @@ static void judge_message(probe_result *r, const child *c, const unsigned char *
     }
     if (!in_time || !reaped) {
         judge(r, ATTN_VERDICT_CRASHED, "still at it after its time was up%s",
-              repeated ? ", while the process was to end" : " while it was opened");
+              repeated ? ", while the process was to end" : " while it was tried");
     } else if (!repeated && n) {
         judge(r, ATTN_VERDICT_CRASHED, "wrote to a descriptor that is not its own");
     } else if (!repeated) {
-        judge_status(r, status, "while it was opened");
+        judge_status(r, status, "while it was tried");
     } else if (message[PROBE_WORD] == PROBE_UNRESOLVED) {
         r->is_lasting = false; /* what is missing today may be installed tomorrow */
         judge(r, ATTN_VERDICT_UNRESOLVED, "%s", text);
@@ -205,13 +205,21 @@ static void judge_message(probe_result *r, const child *c, const unsigned char *
     }
 }
 
+bool probe_helper(char *path, size_t capacity)
+{
+    char folder[PATH_MAX];
+    return library_folder(folder) &&
+           snprintf(path, capacity, "%s/attnplug/attnplug-probe", folder) < (int)capacity;
+}
+
 void probe_run(const char *path, const image_copy *copy, int seconds, probe_result *r)
 {
-    char helper[PATH_MAX + 32] = "", folder[PATH_MAX];
+    char helper[PATH_MAX + 32] = "attnplug-probe";
     child c = {.pid = -1, .result = -1};
     *r = (probe_result){0};
-    if (library_folder(folder)) {
-        (void)snprintf(helper, sizeof helper, "%s/attnplug/attnplug-probe", folder);
+    if (!probe_helper(helper, sizeof helper)) {
+        judge(r, ATTN_VERDICT_UNTRUSTED, "cannot be probed: libattnplug does not know its place");
+        return;
     }
     if (!start(helper, path, copy, &c, r)) {
         return;

@@ -23,12 +23,16 @@ enum { PROBE_FD_COPY = 3, PROBE_FD_RESULT = 4, PROBE_FD_WORD = 5, PROBE_WORD = 1
 #define PROBE_BROKE      'r' /* it broke the contract when it was called */
 
 typedef struct {
-    uint32_t verdict; /* OK, UNRESOLVED, BAD_HEAD, RETIRED, CRASHED; UNTRUSTED where it could not be tried */
+    uint32_t verdict; /* OK, UNRESOLVED, BAD_HEAD, RETIRED, CRASHED; UNTRUSTED where it could not be
+                         tried */
     bool is_lasting;  /* the file's own fault, not the day's: may be remembered */
     char reason[PROBE_REASON];
 } probe_result;
 
 void probe_run(const char *path, const image_copy *copy, int seconds, probe_result *result);
+
+/* The program that is the child; false: its place cannot be told. */
+bool probe_helper(char *path, size_t capacity);
 
 /* As probe_run, but remembers verdicts between processes by the file's device, inode, size and
  * times. */
