@@ -13,7 +13,31 @@ typedef struct {
     uint64_t value[KEPT_TAGS];
     bool present[KEPT_TAGS];
     uint64_t gnu_hash, flags_1;
+    uint64_t versym, verneed, n_verneed, verdef, n_verdef;
 } entries;
+
+/* Tags that lie far from the others. */
+static uint64_t *entry_far(entries *e, int64_t tag)
+{
+    switch (tag) {
+    case DT_GNU_HASH:
+        return &e->gnu_hash;
+    case DT_FLAGS_1:
+        return &e->flags_1;
+    case DT_VERSYM:
+        return &e->versym;
+    case DT_VERNEED:
+        return &e->verneed;
+    case DT_VERNEEDNUM:
+        return &e->n_verneed;
+    case DT_VERDEF:
+        return &e->verdef;
+    case DT_VERDEFNUM:
+        return &e->n_verdef;
+    default:
+        return NULL;
+    }
+}
 
 static void entry_take(elf_file *file, entries *e, const Elf64_Dyn *d)
 {
@@ -22,10 +46,8 @@ static void entry_take(elf_file *file, entries *e, const Elf64_Dyn *d)
             file->needed[file->n_needed] = (uint32_t)d->d_un.d_val;
         }
         file->n_needed++;
-    } else if (d->d_tag == DT_GNU_HASH) {
-        e->gnu_hash = d->d_un.d_ptr;
-    } else if (d->d_tag == DT_FLAGS_1) {
-        e->flags_1 = d->d_un.d_val;
+    } else if (entry_far(e, d->d_tag)) {
+        *entry_far(e, d->d_tag) = d->d_un.d_val;
     } else if (d->d_tag >= 0 && d->d_tag < KEPT_TAGS) {
         e->value[d->d_tag] = d->d_un.d_val;
         e->present[d->d_tag] = true;
@@ -122,6 +144,23 @@ static bool take_run_path(elf_file *file, const entries *e)
     return true;
 }
 
+static void take_links(elf_file *file, const entries *e)
+{
+    file->relocations = e->value[DT_RELA];
+    file->relocations_bytes = e->value[DT_RELASZ];
+    file->plt_relocations = e->value[DT_JMPREL];
+    file->plt_relocations_bytes = e->value[DT_PLTRELSZ];
+    file->constructors = e->value[DT_INIT_ARRAY];
+    file->constructors_bytes = e->value[DT_INIT_ARRAYSZ];
+    file->destructors = e->value[DT_FINI_ARRAY];
+    file->destructors_bytes = e->value[DT_FINI_ARRAYSZ];
+    file->symbol_versions = e->versym;
+    file->version_needs = e->verneed;
+    file->n_version_needs = e->n_verneed;
+    file->version_definitions = e->verdef;
+    file->n_version_definitions = e->n_verdef;
+}
+
 bool elf_read_dynamic(elf_file *file)
 {
     if (!file->dynamic_bytes) {
@@ -150,5 +189,6 @@ bool elf_read_dynamic(elf_file *file)
     file->gnu_hash = e.gnu_hash;
     file->text_relocations =
         e.present[DT_TEXTREL] || (e.present[DT_FLAGS] && e.value[DT_FLAGS] & DF_TEXTREL);
+    take_links(file, &e);
     return take_run_path(file, &e);
 }

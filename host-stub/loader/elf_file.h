@@ -44,6 +44,12 @@ typedef struct {
     uint32_t n_needed;
     bool has_run_path;
     char run_path[ELF_TEXT]; /* DT_RUNPATH, or DT_RPATH where there is none */
+
+    /* What dlopen follows: see elf_links.h. */
+    uint64_t relocations, relocations_bytes, plt_relocations, plt_relocations_bytes;
+    uint64_t constructors, constructors_bytes, destructors, destructors_bytes;
+    uint64_t symbol_versions, version_needs, version_definitions;
+    uint64_t n_version_needs, n_version_definitions;
 } elf_file;
 
 /* Reads headers, segments and the dynamic table. The source outlives the file. */
@@ -68,5 +74,8 @@ bool elf_string(const elf_file *file, uint64_t offset, char *out, uint64_t capac
 /* Looks a defined symbol up by name. *found false and true returned: it is not there.  False: the
  * tables contradict themselves (verdict set). */
 bool elf_symbol(elf_file *file, const char *name, bool *found, Elf64_Sym *symbol);
+
+/* How many symbols the hash tables reach. False as above. */
+bool elf_symbol_count(elf_file *file, uint32_t *n);
 
 #endif

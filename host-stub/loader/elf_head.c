@@ -2,6 +2,7 @@
 #include "elf_head.h"
 
 #include "attn_host.h"
+#include "elf_links.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -169,11 +170,12 @@ static bool read_both(elf_file *file, elf_heads *heads)
     return heads->has_op || heads->has_processor ? true : refuse_without_entry(file);
 }
 
-void elf_read_heads(const elf_source *source, elf_heads *heads)
+static void read_file(const elf_source *source, bool links, elf_heads *heads)
 {
     elf_file file;
     *heads = (elf_heads){0};
-    if (!elf_file_open(&file, source) || !read_both(&file, heads) || !read_needed(&file, heads)) {
+    if (!elf_file_open(&file, source) || !read_both(&file, heads) || !read_needed(&file, heads) ||
+        (links && !elf_check_links(&file))) {
         heads->has_op = heads->has_processor = false;
         heads->verdict = file.verdict;
         memcpy(heads->reason, file.reason, sizeof heads->reason);
@@ -183,4 +185,14 @@ void elf_read_heads(const elf_source *source, elf_heads *heads)
     heads->text_relocations = file.text_relocations;
     heads->relative_run_path = file.has_run_path && run_path_is_relative(file.run_path);
     memcpy(heads->run_path, file.run_path, sizeof heads->run_path);
+}
+
+void elf_read_heads(const elf_source *source, elf_heads *heads)
+{
+    read_file(source, false, heads);
+}
+
+void elf_read_all(const elf_source *source, elf_heads *heads)
+{
+    read_file(source, true, heads);
 }

@@ -19,6 +19,10 @@ typedef struct {
 
 void elf_read_heads(const elf_source *source, elf_heads *heads);
 
+/* As elf_read_heads, and checks what dlopen will follow (elf_links.h): for files about to be
+ * opened. */
+void elf_read_all(const elf_source *source, elf_heads *heads);
+
 /* Texts, id, magic, abi and size of one head.  NULL: it may be used; else the reason, written to
  * `reason`, and the verdict. */
 const char *head_check(const attn_head *head, uint32_t expected_size, const char *symbol,

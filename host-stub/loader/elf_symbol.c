@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { MAX_CHAIN = 4096, MAX_NAME = 64 };
+enum { MAX_CHAIN = 4096, MAX_NAME = 64, MAX_COUNTED = 1 << 20 };
 
 static uint32_t gnu_hash(const char *name)
 {
@@ -122,4 +122,49 @@ bool elf_symbol(elf_file *file, const char *name, bool *found, Elf64_Sym *symbol
     *found = false;
     return file->gnu_hash ? find_gnu(file, name, found, symbol)
                           : find_sysv(file, name, found, symbol);
+}
+
+/* The highest index that a bucket starts at, then to the end of that chain. */
+static bool count_gnu(elf_file *file, uint32_t *n)
+{
+    uint32_t head[4], bucket = 0, word = 0;
+    if (!elf_read_at(file, file->gnu_hash, head, sizeof head) || head[0] > MAX_COUNTED) {
+        return refuse_hash(file);
+    }
+    uint64_t buckets = file->gnu_hash + sizeof head + (uint64_t)head[2] * 8;
+    *n = head[1];
+    for (uint32_t i = 0; i < head[0]; i++) {
+        if (!elf_read_at(file, buckets + (uint64_t)i * 4, &bucket, sizeof bucket) ||
+            (bucket && bucket < head[1])) {
+            return refuse_hash(file);
+        }
+        *n = bucket > *n ? bucket : *n;
+    }
+    if (*n == head[1] && !bucket) {
+        return true;
+    }
+    uint64_t hashes = buckets + (uint64_t)head[0] * 4;
+    for (; *n < MAX_COUNTED; ++*n) {
+        if (!elf_read_at(file, hashes + (uint64_t)(*n - head[1]) * 4, &word, sizeof word)) {
+            return refuse_hash(file);
+        }
+        if (word & 1) {
+            ++*n;
+            return true;
+        }
+    }
+    return refuse_hash(file);
+}
+
+bool elf_symbol_count(elf_file *file, uint32_t *n)
+{
+    uint32_t head[2];
+    if (file->gnu_hash) {
+        return count_gnu(file, n);
+    }
+    if (!elf_read_at(file, file->hash, head, sizeof head) || head[1] > MAX_COUNTED) {
+        return refuse_hash(file);
+    }
+    *n = head[1];
+    return true;
 }

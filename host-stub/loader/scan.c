@@ -240,7 +240,14 @@ static void probe(const scan *s, finding *f, int fd)
             judge(f, ATTN_VERDICT_BAD_FILE, "%s", err.text);
             return;
         }
-        probe_cached(f->path, &copy, &result);
+        elf_heads heads;
+        elf_read_all(&(elf_source){.fd = copy.fd, .size = copy.size}, &heads);
+        if (heads.verdict != ATTN_VERDICT_OK) {
+            result = (probe_result){.verdict = heads.verdict};
+            memcpy(result.reason, heads.reason, sizeof result.reason);
+        } else {
+            probe_cached(f->path, &copy, &result);
+        }
         close(copy.fd);
     }
     if (result.verdict != ATTN_VERDICT_OK) {

@@ -90,7 +90,7 @@ static attn_status judge_copy(plugin_file *file, const image_copy *copy, elf_hea
                               attn_error *err)
 {
     elf_source source = {.fd = copy->fd, .size = copy->size};
-    elf_read_heads(&source, heads);
+    elf_read_all(&source, heads);
     if (heads->verdict != ATTN_VERDICT_OK) {
         plugin_retire(file, heads->verdict, heads->reason);
         return attn_fail(err, ATTN_INVALID, "%s: %s", file->path, heads->reason);

@@ -1,4 +1,4 @@
-/* libFuzzer harness of what reads a stranger's file: elf_read_heads.
+/* libFuzzer harness of what reads a stranger's file: elf_read_all.
  *
  *   CC=clang meson setup build-fuzz -Db_sanitize=address,undefined -Db_lundef=false
  *   ninja -C build-fuzz tests/loader/fuzz_elf_head
@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!data) {
         return 0;
     }
-    elf_read_heads(&source, &heads);
+    elf_read_all(&source, &heads);
     /* What is promised of the result. */
     if (heads.verdict == ATTN_VERDICT_OK) {
         const attn_head *head = heads.has_op ? &heads.op : &heads.processor;
