@@ -11,25 +11,45 @@
 static const attn_host host = {.size = sizeof host, .max_threads = 1};
 static const attn_device cpu = {ATTN_DEVICE_CPU, 0, "cpu"};
 
-/* A damaged table may lead to another function than the one that was meant, which then reads
- * arguments that nobody gave.  Here such arguments are always there, and always fatal: both calling
- * conventions that matter let a caller pass more than a function takes. */
+/* Damaged code reads what nobody gave it: another function's arguments, or a register that it
+ * forgot to set.  Here all of those hold an address that is fatal to use, and nothing that only
+ * happens to be right. */
 #define NOTHING ((void *)16)
-typedef void *any_function(void *, void *, void *, void *, void *, void *);
 
-static any_function *any(const void *function)
+#if defined(__x86_64__)
+void *call_bare(const void *function, void *const arguments[6]);
+__asm__(".text\n"
+        ".type call_bare, @function\n"
+        "call_bare:\n"
+        "    push %rbp\n    push %rbx\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
+        "    sub $8, %rsp\n"
+        "    mov %rdi, %rax\n"
+        "    mov %rsi, %r11\n"
+        "    mov 0(%r11), %rdi\n    mov 8(%r11), %rsi\n    mov 16(%r11), %rdx\n"
+        "    mov 24(%r11), %rcx\n    mov 32(%r11), %r8\n    mov 40(%r11), %r9\n"
+        "    mov $16, %ebx\n"
+        "    mov %rbx, %rbp\n    mov %rbx, %r10\n    mov %rbx, %r11\n    mov %rbx, %r12\n"
+        "    mov %rbx, %r13\n    mov %rbx, %r14\n    mov %rbx, %r15\n"
+        "    call *%rax\n"
+        "    add $8, %rsp\n"
+        "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"
+        "    ret\n"
+        ".size call_bare, . - call_bare\n");
+#else
+/* The convention lets a caller pass more than a function takes. */
+static void *call_bare(const void *function, void *const a[6])
 {
-    any_function *f;
+    void *(*f)(void *, void *, void *, void *, void *, void *);
     memcpy(&f, &function, sizeof f);
-    return f;
+    return f(a[0], a[1], a[2], a[3], a[4], a[5]);
 }
+#endif
 
-#define CALL_1(function, a)                                                                        \
-    (any(*(void *const *)&(function))(a, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING))
-#define CALL_3(function, a, b, c)                                                                  \
-    ((attn_status)(intptr_t)any(*(void *const *)&(function))(a, b, c, NOTHING, NOTHING, NOTHING))
-#define CALL_5(function, a, b, c, d, e)                                                            \
-    ((attn_status)(intptr_t)any(*(void *const *)&(function))(a, b, c, d, e, NOTHING))
+#define CALL(function, ...)                                                                        \
+    ((attn_status)(intptr_t)call_bare(*(void *const *)&(function), (void *[6]){__VA_ARGS__}))
+#define CALL_1(function, a)             CALL(function, a, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+#define CALL_3(function, a, b, c)       CALL(function, a, b, c, NOTHING, NOTHING, NOTHING)
+#define CALL_5(function, a, b, c, d, e) CALL(function, a, b, c, d, e, NOTHING)
 
 /* What earlier calls left on the stack is not what a function finds there by accident: each round
  * of calls finds something else. */
@@ -117,7 +137,10 @@ static bool try_op(const attn_op_api *api, attn_error *err)
     if (!(api->head.devices >> ATTN_DEVICE_CPU & 1)) {
         return true;
     }
-    attn_status status = known("create", api->create(&host, &cpu, NULL, 0, &op, err), err);
+    attn_status status = known(
+        "create",
+        CALL(api->create, (void *)(uintptr_t)&host, (void *)(uintptr_t)&cpu, NULL, NULL, &op, err),
+        err);
     if (status != ATTN_OK) {
         return status > 0;
     }
@@ -139,7 +162,10 @@ static bool try_processor(const attn_processor_api *api, attn_error *err)
     if (!(api->head.devices >> ATTN_DEVICE_CPU & 1)) {
         return true;
     }
-    attn_status status = known("create", api->create(&host, &cpu, NULL, 0, &processor, err), err);
+    attn_status status = known("create",
+                               CALL(api->create, (void *)(uintptr_t)&host, (void *)(uintptr_t)&cpu,
+                                    NULL, NULL, &processor, err),
+                               err);
     if (status != ATTN_OK) {
         return status > 0;
     }

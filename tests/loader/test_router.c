@@ -60,7 +60,7 @@ static int setup(void **state)
     (void)state;
     unsetenv("ATTNPLUG_OP");
     unsetenv("DIFFSYNTH_ATTENTION_IMPLEMENTATION");
-    setenv("XDG_CACHE_HOME", "/nonexistent", 1);
+    setenv("XDG_CACHE_HOME", "/proc/nonexistent", 1);
     return 0;
 }
 

@@ -1,0 +1,253 @@
+/* The command as people call it: exit codes, what goes to stdout and what to stderr. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include <fcntl.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "safetensors.h"
+
+static const char *tool, *golden;
+static char out[1 << 20], err[1 << 16];
+
+static void read_all(const char *path, char *text, size_t capacity)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    ssize_t n = read(fd, text, capacity - 1);
+    assert_true(n >= 0);
+    text[n] = 0;
+    close(fd);
+    unlink(path);
+}
+
+/* Runs "attnplug ARGUMENTS" by the shell; leaves stdout and stderr in out and err. */
+__attribute__((format(printf, 1, 2))) static int run(const char *format, ...)
+{
+    char command[2048], arguments[1024], out_path[64], err_path[64];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(arguments, sizeof arguments, format, args);
+    va_end(args);
+    (void)snprintf(out_path, sizeof out_path, "/tmp/attnplug-cli-%d.out", getpid());
+    (void)snprintf(err_path, sizeof err_path, "/tmp/attnplug-cli-%d.err", getpid());
+    (void)snprintf(command, sizeof command, "'%s' %s >%s 2>%s", tool, arguments, out_path,
+                   err_path);
+    int status = system(command); /* NOLINT: the arguments are this test's own */
+    read_all(out_path, out, sizeof out);
+    read_all(err_path, err, sizeof err);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void expect(int status, int expected, const char *in_out, const char *in_err)
+{
+    if (status != expected || !strstr(out, in_out) || !strstr(err, in_err)) {
+        fail_msg("exit %d, expected %d\nstdout: %s\nstderr: %s", status, expected, out, err);
+    }
+}
+
+static void test_usage(void **state)
+{
+    (void)state;
+    expect(run("--help"), 0, "usage: attnplug COMMAND", "");
+    expect(run("--version"), 0, "attnplug 0.", "");
+    expect(run("%s", ""), 2, "", "usage: attnplug COMMAND");
+    assert_string_equal(out, "");
+    expect(run("nonsense"), 2, "", "no command \"nonsense\"");
+    static const char *const commands[] = {"list", "names", "why", "attend"};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        expect(run("%s --help", commands[i]), 0, "usage: attnplug ", "");
+        assert_string_equal(err, "");
+        expect(run("%s --no-such-option", commands[i]), 2, "", "--no-such-option: no such option");
+        expect(run("%s stray", commands[i]), 2, "", "stray");
+    }
+    expect(run("why --shape"), 2, "", "its value is missing");
+    /* The last redirection of stdout counts: this one comes after run's own. */
+    expect(run("names 2>&1 | cat >/dev/null; '%s' names >/dev/full #", tool), 1, "", "");
+}
+
+static void test_list(void **state)
+{
+    (void)state;
+    expect(run("list"), 0, "org.attnplug.math", "");
+    expect(run("list --json --plugin-path /proc/nonexistent"), 0, "\"verdict\": \"BAD_FILE\"", "");
+    json_error_t why;
+    json_t *list = json_loads(out, 0, &why);
+    assert_non_null(list);
+    assert_true(json_array_size(list) > 3);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        static const char *const keys[] = {"path", "verdict", "reason", "kind", "id", "version"};
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++) {
+            assert_true(json_is_string(json_object_get(json_array_get(list, i), keys[k])));
+        }
+    }
+    json_decref(list);
+    /* A path that is no UTF-8 does not break the JSON. */
+    expect(run("list --json --plugin-path \"$(printf '/none\\377\\tx')\""), 0, "\\ufffd\\u0009x",
+           "");
+    list = json_loads(out, 0, &why);
+    assert_non_null(list);
+    json_decref(list);
+}
+
+static void test_names(void **state)
+{
+    (void)state;
+    expect(run("names"), 0, "LoRAAttnAddedKVProcessor", "");
+    expect(run("names --json"), 0, "\"lora+added_kv\"", "");
+    json_error_t why;
+    json_t *list = json_loads(out, 0, &why);
+    assert_non_null(list);
+    assert_true(json_array_size(list) > 40);
+    json_decref(list);
+}
+
+static void test_why(void **state)
+{
+    (void)state;
+    unsetenv("ATTNPLUG_OP");
+    expect(run("why --shape 1,8,64,64,40 --key-mass"), 0, "taken  org.attnplug.memory_efficient",
+           "");
+    expect(run("why"), 2, "", "--shape is missing");
+    expect(run("why --shape 1,2,3"), 2, "", "expected 5 numbers");
+    expect(run("why --shape 1,8,64,64,0"), 2, "", "expected 5 numbers");
+    expect(run("why --shape 1,8,64,64,40 --device tpu"), 2, "", "expected cpu, cuda");
+    expect(run("why --shape 1,8,64,64,40 --dtype int4"), 2, "", "expected f32, f16");
+    setenv("ATTNPLUG_OP", "quick", 1);
+    expect(run("why --shape 1,8,64,64,40"), 1, "", "ATTNPLUG_OP=quick names no op; there are: ");
+    unsetenv("ATTNPLUG_OP");
+    expect(run("why --shape 1,8,64,64,40 --json"), 0, "\"taken\": true", "");
+}
+
+/* Element i of a stored tensor of floats. */
+static double element(const safetensors_tensor *t, uint64_t i)
+{
+    float f = 0;
+    uint32_t bits;
+    uint16_t half;
+    switch (t->dtype.bits) {
+    case 32:
+        memcpy(&f, (const char *)t->data + i * 4, 4);
+        break;
+    default:
+        memcpy(&half, (const char *)t->data + i * 2, 2);
+        if (t->dtype.code == 2) {
+            _Static_assert(sizeof(unsigned short) == 2, "half");
+            uint32_t e = half >> 10 & 31, m = half & 1023;
+            double v = e == 31  ? (m ? (double)NAN : (double)INFINITY)
+                       : e == 0 ? ldexp(m, -24)
+                                : ldexp(m + 1024, (int)e - 25);
+            return half & 0x8000 ? -v : v;
+        }
+        bits = (uint32_t)half << 16;
+        memcpy(&f, &bits, 4);
+        break;
+    }
+    return (double)f;
+}
+
+/* Relative L2 over finite elements; infinities must match. */
+static double difference(const safetensors_tensor *got, const safetensors_tensor *want)
+{
+    uint64_t n = want->bytes * 8 / want->dtype.bits;
+    double square = 0, norm = 0;
+    assert_int_equal(got->bytes * 8 / got->dtype.bits, n);
+    for (uint64_t i = 0; i < n; i++) {
+        double g = element(got, i), w = element(want, i);
+        if (isinf(w)) {
+            assert_true(g == w);
+            continue;
+        }
+        square += (g - w) * (g - w);
+        norm += w * w;
+    }
+    return norm > 0 ? sqrt(square / norm) : sqrt(square);
+}
+
+static void compare_golden(const char *op, const char *name)
+{
+    static const char *const outputs[] = {"out", "lse", "key_mass"};
+    char in_path[512], out_path[64];
+    safetensors *want = NULL, *got = NULL;
+    (void)snprintf(in_path, sizeof in_path, "%s/ops/%s.safetensors", golden, name);
+    (void)snprintf(out_path, sizeof out_path, "/tmp/attnplug-cli-%d.safetensors", getpid());
+    expect(run("attend --op %s --in %s --out %s", op, in_path, out_path), 0, "", "");
+    assert_int_equal(safetensors_open(in_path, &want, NULL), ATTN_OK);
+    assert_int_equal(safetensors_open(out_path, &got, NULL), ATTN_OK);
+    uint8_t code = safetensors_find(want, "q")->dtype.code;
+    uint8_t bits = safetensors_find(want, "q")->dtype.bits;
+    double bound = bits == 32 ? 2e-6 : code == 2 ? 1e-3 : 8e-3;
+    for (int i = 0; i < 3; i++) {
+        const safetensors_tensor *w = safetensors_find(want, outputs[i]);
+        const safetensors_tensor *g = safetensors_find(got, outputs[i]);
+        assert_true(g != NULL);
+        if (w) {
+            double d = difference(g, w);
+            if (!(d < bound)) {
+                fail_msg("%s of %s by %s: relative L2 %g, bound %g", outputs[i], name, op, d,
+                         bound);
+            }
+        }
+    }
+    safetensors_close(want);
+    safetensors_close(got);
+    unlink(out_path);
+}
+
+static void test_attend(void **state)
+{
+    static const char *const ops[] = {"math", "memory_efficient", "sliced", "auto"};
+    static const char *const names[] = {"attend_basic", "attend_bf16_mask", "attend_bias",
+                                        "attend_window_causal", "attend_one_key"};
+    (void)state;
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) {
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+            compare_golden(ops[i], names[k]);
+        }
+    }
+}
+
+static void test_attend_errors(void **state)
+{
+    char in_path[512];
+    (void)state;
+    (void)snprintf(in_path, sizeof in_path, "%s/ops/attend_basic.safetensors", golden);
+    expect(run("attend --in x"), 2, "", "--out is missing");
+    expect(run("attend --out x"), 2, "", "--in is missing");
+    expect(run("attend --in /proc/nonexistent --out /tmp/x"), 1, "", "/proc/nonexistent");
+    expect(run("attend --in /dev/null --out /tmp/x"), 1, "", "/dev/null");
+    expect(run("attend --op nothing --in %s --out /tmp/x", in_path), 1, "",
+           "\"nothing\" is no processor or op");
+    expect(run("attend --in %s --out /proc/nonexistent/x", in_path), 1, "", "/proc/nonexistent/x");
+    expect(run("attend --op cuda_flash --in %s --out /tmp/x", in_path), 1, "", "cuda_flash");
+    assert_int_not_equal(access("/tmp/x", F_OK), 0);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_usage),  cmocka_unit_test(test_list),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_why),
+        cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_errors),
+    };
+    if (argc < 3) {
+        (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN\n", argv[0]);
+        return 2;
+    }
+    tool = argv[1];
+    golden = argv[2];
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
