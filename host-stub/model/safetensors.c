@@ -312,6 +312,22 @@ const safetensors_tensor *safetensors_at(const safetensors *file, size_t index)
     return index < file->count ? &file->tensors[index] : NULL;
 }
 
+void safetensors_let_go(const safetensors *file, const void *data, uint64_t bytes)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t map = (uintptr_t)file->map;
+    const uintptr_t at = (uintptr_t)data;
+    if (at < map || at - map > file->map_bytes || bytes > file->map_bytes - (at - map)) {
+        return;
+    }
+    /* whole pages only: others share the first and the last */
+    const uintptr_t begin = (at + page - 1) / page * page;
+    const uintptr_t end = (at + bytes) / page * page;
+    if (begin < end) {
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+    }
+}
+
 const char *safetensors_metadata(const safetensors *file, const char *key)
 {
     return json_string_value(json_object_get(json_object_get(file->header, "__metadata__"), key));

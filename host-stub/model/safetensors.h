@@ -49,6 +49,11 @@ const safetensors_tensor *safetensors_find(const safetensors *file, const char *
 size_t safetensors_count(const safetensors *file);
 const safetensors_tensor *safetensors_at(const safetensors *file, size_t index);
 
+/* Gives the memory under these bytes of the file back to the system: for tensors that were
+ * converted and are not needed soon.  They stay readable and come back from the file when they are.
+ * Memory that is not the file's is left alone. */
+void safetensors_let_go(const safetensors *file, const void *data, uint64_t bytes);
+
 /* The metadata text of that key, NULL where there is none. */
 const char *safetensors_metadata(const safetensors *file, const char *key);
 

@@ -355,6 +355,16 @@ static attn_tensor host_tensor(struct weights *w, const char *name, uint32_t ran
     return out;
 }
 
+/* The file's pages under a tensor that was converted would only stay beside its new form. */
+static void let_go(const struct weights *w, const attn_tensor *host)
+{
+    uint64_t bytes = host->bits / 8u;
+    for (uint32_t i = 0; i < host->rank; i++) {
+        bytes *= (uint64_t)host->shape[i];
+    }
+    safetensors_let_go(w->file, host->data, bytes);
+}
+
 /* -- their forms on the device --------------------------------------------------------------- */
 
 /* Uploaded, in the element type `dtype` (NULL: the compute's). */
@@ -370,6 +380,9 @@ static attn_tensor upload(struct weights *w, const attn_tensor *host, const attn
         return absent;
     }
     w->n_items++;
+    if (item->of.tensor.data != host->data) {
+        let_go(w, host);
+    }
     return item->of.tensor;
 }
 
@@ -463,6 +476,7 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
         return NULL;
     }
     w->n_items++;
+    let_go(w, &weight);
     return item->of.conv;
 }
 
