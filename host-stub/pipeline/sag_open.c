@@ -242,7 +242,9 @@ void attn_sag_close(attn_sag *sag)
 
 void attn_sag_cancel(attn_sag *sag)
 {
-    atomic_store(&sag->cancelled, 1);
+    if (sag) {
+        atomic_store(&sag->cancelled, 1);
+    }
 }
 
 attn_status attn_sag_layer(attn_sag *sag, uint32_t index, const char **layer,

@@ -138,15 +138,15 @@ static void test_values(void **state)
 static void test_failures(void **state)
 {
     (void)state;
-    refused("--prompt x --model /nonexistent", 1, "/nonexistent", "expected a model's folder");
-    refused("--prompt x --output /nonexistent/a.png", 1, "/nonexistent/a.png", "cannot write");
-    refused("--prompt x --save-latents /nonexistent/a", 1, "/nonexistent/a", "cannot write");
+    refused("--prompt x --model none", 1, "none", "expected a model's folder");
+    refused("--prompt x --output none/a.png", 1, "none/a.png", "cannot write");
+    refused("--prompt x --save-latents none/a", 1, "none/a", "cannot write");
     refused("--prompt x --width 130", 1, "width: 130", "multiple");
     refused("--prompt x --height 16", 1, "height: 16", "self-attention guidance");
     refused("--prompt x --eta 2", 1, "eta: 2", "0 to 1");
     refused("--prompt \"$(printf 'caf\\351')\"", 1, "UTF-8", "offset 3");
     refused("--prompt x --scheduler NoScheduler", 1, "NoScheduler", "DDIMScheduler");
-    refused("--prompt x --latents /nonexistent", 1, "/nonexistent", "No such file");
+    refused("--prompt x --latents none", 1, "none", "No such file");
     refused("--prompt x --device tpu", 1, "device: tpu", "cpu");
     refused("--prompt x --processor '*.attn9=standard'", 1, "*.attn9", "no attention layer");
 }

@@ -182,9 +182,10 @@ static int suite_teardown(void **state)
 
 static void test_folders(void **state)
 {
-    attn_sag_open_options o = open_options("/nonexistent/model");
+    attn_sag_open_options o = open_options("/tmp/attnplug-no-such-folder/model");
     (void)state;
-    open_refused(&o, ATTN_NOT_FOUND, "/nonexistent/model", "expected a model's folder");
+    open_refused(&o, ATTN_NOT_FOUND, "/tmp/attnplug-no-such-folder/model",
+                 "expected a model's folder");
     o.model = "/dev/null";
     open_refused(&o, ATTN_INVALID, "/dev/null", "not a folder");
     o.model = NULL;

@@ -254,8 +254,9 @@ static void test_steps(void **state)
     assert_int_equal(scheduler_step(s, &call, &out, &err), ATTN_INVALID);
     scheduler_close(s);
     scheduler_close(NULL);
-    assert_int_equal(scheduler_open("/nonexistent/scheduler_config.json", NULL, &s, &err),
-                     ATTN_NOT_FOUND);
+    assert_int_equal(
+        scheduler_open("/tmp/attnplug-no-such-folder/scheduler_config.json", NULL, &s, &err),
+        ATTN_NOT_FOUND);
 }
 
 int main(int argc, char **argv)
