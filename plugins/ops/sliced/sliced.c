@@ -232,6 +232,10 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     attn_status status = op_call_check(NAME, call, &shape, err);
     if (status != ATTN_OK)
         return status;
+    if (shape.heads > 0 && shape.batch > 0 && op->slice_size > shape.batch * shape.heads)
+        return attn_fail(err, ATTN_INVALID,
+                         NAME ": slice_size is %lld, larger than batch %lld times heads %lld",
+                         (long long)op->slice_size, (long long)shape.batch, (long long)shape.heads);
     struct attn_op_plan *made = calloc(1, sizeof *made);
     if (!made)
         return attn_fail(err, ATTN_NOMEM, NAME ": no memory for %zu bytes", sizeof *made);
