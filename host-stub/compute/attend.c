@@ -69,8 +69,7 @@ static attn_status prepare(attn_work *w, const struct op_choice *choice, const a
                             &p->plan, &p->scratch, &why);
     if (status != ATTN_OK) {
         free(p);
-        /* A processor asked: what it gets, and returns, are the contract's codes alone. */
-        return work_fail(w, status <= ATTN_INTERNAL ? status : ATTN_UNSUPPORTED, "%s", why.text);
+        return work_fail(w, status, "%s", why.text);
     }
     if (plan_keep(w, key, p, attend_release) != ATTN_OK)
         return w->status;
@@ -120,7 +119,10 @@ attn_status work_attend(attn_work *w, const attn_op_call *call)
 {
     static const struct op_choice any = {0};
     struct layer *layer = pass_layer(work_pass(w));
-    if (!layer)
-        return work_attend_by(w, &any, call, NULL);
-    return work_attend_by(w, layer_choice(layer), call, layer_taken(layer));
+    attn_status status = layer ? work_attend_by(w, layer_choice(layer), call, layer_taken(layer))
+                               : work_attend_by(w, &any, call, NULL);
+    /* A processor asks: what it gets, and will return, are the contract's codes alone. */
+    if (status > ATTN_INTERNAL)
+        w->status = ATTN_UNSUPPORTED;
+    return w->status;
 }

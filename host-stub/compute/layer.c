@@ -142,6 +142,9 @@ static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const
     }
     if (l->choice.n_params > 1)
         return attn_fail(err, ATTN_INVALID, "slice_size is given more than once");
+    if (l->choice.n_params && (!op || strcmp(op, "auto") == 0))
+        return attn_fail(err, ATTN_INVALID,
+                         "slice_size is a parameter of the op sliced; this layer's op is auto");
     if (op) {
         l->op = strdup(op);
         if (!l->op)
