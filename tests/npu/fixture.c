@@ -349,7 +349,7 @@ void attention_undo(struct npu *npu, struct attention *a)
     a->scratch_bytes = 0;
 }
 
-attn_status attention_do(struct npu *npu, struct attention *a, void *stream)
+attn_status attention_steps(struct npu *npu, struct attention *a, void *stream)
 {
     a->call.stream = stream;
     attn_status status = attention_prepare(npu, a);
@@ -359,6 +359,12 @@ attn_status attention_do(struct npu *npu, struct attention *a, void *stream)
         status = attention_run(npu, a, stream);
     if (status == ATTN_OK)
         status = attention_out(npu, a, stream);
+    return status;
+}
+
+attn_status attention_do(struct npu *npu, struct attention *a, void *stream)
+{
+    attn_status status = attention_steps(npu, a, stream);
     attention_undo(npu, a);
     return status;
 }

@@ -71,8 +71,10 @@ attn_status attention_prepare(struct npu *npu, struct attention *a);
 attn_status attention_in(struct npu *npu, struct attention *a, void *stream);
 attn_status attention_run(struct npu *npu, struct attention *a, void *stream);
 attn_status attention_out(struct npu *npu, struct attention *a, void *stream);
-void attention_undo(struct npu *npu, struct attention *a);
 /* All of them. */
+attn_status attention_steps(struct npu *npu, struct attention *a, void *stream);
+void attention_undo(struct npu *npu, struct attention *a);
+/* attention_steps and attention_undo. */
 attn_status attention_do(struct npu *npu, struct attention *a, void *stream);
 
 /* Relative L2 of out and lse against what is expected; infinities must match exactly, else it is
