@@ -90,7 +90,9 @@ typedef struct attn_ext {
 typedef struct {
     int32_t type;     /* ATTN_DEVICE_... */
     int32_t id;       /* ordinal, from 0 */
-    char runtime[24]; /* whose handles streams and pointers are: "cpu", "cuda", "cann", ... */
+    char runtime[24]; /* whose handles streams and pointers are: "cpu", "cuda", "cann", ...; "" with
+                         ATTN_DEVICE_EXT: the plugin's own, from a host that has no such handles and
+                         goes through "attn.memory/1" with NULL streams */
 } attn_device;
 
 /* Element types: DLPack's (code, bits, lanes) with lanes 1.  In attn_head.dtypes each has a bit. */
