@@ -27,8 +27,9 @@ typedef struct {
 } attn_name;
 #define ATTN_NAME_SDPA                                                                             \
     1u /* scale is 1/sqrt(D) and the upcast flags are cleared, as in torch's SDPA */
-#define ATTN_NAME_EXACT    2u /* approximate ops are never taken */
-#define ATTN_NAME_F32_AUTO 4u /* fp32 takes auto, said once (AttnProcessorNPU) */
+#define ATTN_NAME_EXACT 2u /* approximate ops are never taken */
+#define ATTN_NAME_F32_AUTO                                                                         \
+    4u /* fp32 takes auto, said once (AttnProcessorNPU); not where it stands for halves */
 
 /* Every name, in a fixed order; ATTN_NOT_FOUND past the end. Static. [any] */
 ATTN_API attn_status attn_name_get(uint32_t index, attn_name *name);
@@ -73,8 +74,12 @@ ATTN_API attn_status attn_router_prepare(attn_router *router, const char *op,
                                          uint32_t flags, const attn_op_call *call, attn_plan **plan,
                                          uint64_t *scratch, attn_error *err);
 #define ATTN_ROUTE_FALL_BACK                                                                       \
-    1u /* for the layer that is asked for key_mass, and for names with F32_AUTO */
-#define ATTN_ROUTE_APPROXIMATE 2u                         /* auto may take approximate ops */
+    1u /* for the layer that is asked for key_mass, and in fp32 for names with F32_AUTO */
+#define ATTN_ROUTE_APPROXIMATE 2u /* auto may take approximate ops */
+/* fp32 tensors in host memory that stand for halves: an op named by the caller which takes halves
+ * alone gets them converted. (On a CPU, a model of halves is computed in fp32.) */
+#define ATTN_ROUTE_AS_F16  4u
+#define ATTN_ROUTE_AS_BF16 8u
 ATTN_API const char *attn_plan_op(const attn_plan *plan); /* id of the op that was taken. [any] */
 ATTN_API attn_status attn_plan_run(attn_plan *plan, const attn_op_call *call,
                                    attn_error *err); /* [plan] */

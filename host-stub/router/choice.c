@@ -79,8 +79,9 @@ attn_status choice_request(attn_router *router, const char *op, uint32_t flags,
         return status;
     }
     r->falls_back = (flags & ATTN_ROUTE_FALL_BACK) != 0;
-    if (name.flags & ATTN_NAME_F32_AUTO && call_dtype_bit(call) == ATTN_DTYPE_F32) {
-        router_say_once(router, 2, "%s: fp32 takes auto in place of %s", op, r->id);
+    bool is_half = flags & (ATTN_ROUTE_AS_F16 | ATTN_ROUTE_AS_BF16);
+    if (name.flags & ATTN_NAME_F32_AUTO && call_dtype_bit(call) == ATTN_DTYPE_F32 && !is_half) {
+        router_say_once(router, 1, "%s: fp32 takes auto in place of %s", op, r->id);
         r->id[0] = 0;
     }
     return ATTN_OK;

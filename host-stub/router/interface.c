@@ -44,7 +44,7 @@ static attn_status inner_prepare(void *ctx, const char *op, const attn_op_call *
     if (status != ATTN_OK) {
         return status == ATTN_NOT_FOUND ? ATTN_INVALID : status;
     }
-    status = plan_try(router, id, NULL, 0, call, &plan, scratch, err);
+    status = plan_try(router, id, NULL, 0, 0, call, &plan, scratch, err);
     if (status == ATTN_OK) {
         *inner = (attn_inner *)plan;
     }

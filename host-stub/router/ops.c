@@ -1,5 +1,6 @@
 /* ops.c: the ops that a router has opened, by id and parameters. */
 #include "router.h"
+#include "staging.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -120,8 +121,9 @@ static attn_status entry_open(attn_router *router, const char *id, const attn_pa
     entry->params = params_copy(params, n_params);
     atomic_store(&entry->generation, registry_generation(router->registry));
     atomic_store(&entry->refs, 2); /* current, and the caller's */
+    entry->device = staging_device(router, id);
     attn_status status = entry->params
-                             ? attn_host_op_open(router->registry, id, &router->device,
+                             ? attn_host_op_open(router->registry, id, &entry->device,
                                                  &router->host, params, n_params, &entry->op, err)
                              : attn_fail(err, ATTN_NOMEM, "no memory to open %s", id);
     if (status != ATTN_OK) {

@@ -1,6 +1,7 @@
 /* plan.c: from a call to a prepared plan of one op, and why of all of them. */
 #include "names.h"
 #include "router.h"
+#include "staging.h"
 #include "text.h"
 
 #include <stdarg.h>
@@ -65,8 +66,35 @@ attn_status plan_ask(attn_router *router, const char *id, const attn_op_call *ca
     return status;
 }
 
-static attn_status prepare_entry(attn_router *router, op_entry *entry, const attn_op_call *call,
-                                 attn_plan **out, uint64_t *scratch, attn_error *err)
+/* For an op that takes the call's tensors as they are, or copies of them. */
+static attn_status prepare_inner(attn_plan *plan, uint32_t flags, const attn_op_call *call,
+                                 uint64_t *scratch, attn_error *err)
+{
+    op_entry *entry = plan->entry;
+    attn_op_call staged;
+    bool stages = staging_needed(plan->router, entry, flags, call);
+    if (stages) {
+        staging_call(entry, flags, call, &staged);
+        call = &staged;
+    }
+    attn_status status = ask(entry, call, err);
+    if (status == ATTN_OK) {
+        status = attn_host_op_prepare(entry->op, call, &plan->inner, scratch, err);
+    }
+    if (status != ATTN_OK || !stages) {
+        return status;
+    }
+    status = staging_create(entry, call, *scratch, &plan->staging, err);
+    if (status != ATTN_OK) {
+        attn_host_op_release(plan->inner);
+    }
+    *scratch = 0; /* the op's is among the copies */
+    return status;
+}
+
+static attn_status prepare_entry(attn_router *router, op_entry *entry, uint32_t flags,
+                                 const attn_op_call *call, attn_plan **out, uint64_t *scratch,
+                                 attn_error *err)
 {
     attn_plan *plan = calloc(1, sizeof *plan);
     if (!plan) {
@@ -74,10 +102,7 @@ static attn_status prepare_entry(attn_router *router, op_entry *entry, const att
     }
     plan->router = router;
     plan->entry = entry;
-    attn_status status = ask(entry, call, err);
-    if (status == ATTN_OK) {
-        status = attn_host_op_prepare(entry->op, call, &plan->inner, scratch, err);
-    }
+    attn_status status = prepare_inner(plan, flags, call, scratch, err);
     if (status != ATTN_OK) {
         free(plan);
         return status;
@@ -88,7 +113,7 @@ static attn_status prepare_entry(attn_router *router, op_entry *entry, const att
 }
 
 attn_status plan_try(attn_router *router, const char *id, const attn_param *params,
-                     uint32_t n_params, const attn_op_call *call, attn_plan **plan,
+                     uint32_t n_params, uint32_t flags, const attn_op_call *call, attn_plan **plan,
                      uint64_t *scratch, attn_error *err)
 {
     op_entry *entry = NULL;
@@ -99,7 +124,7 @@ attn_status plan_try(attn_router *router, const char *id, const attn_param *para
     }
     status = ops_get(router, id, params, n_params, &entry, err);
     if (status == ATTN_OK) {
-        status = prepare_entry(router, entry, call, plan, scratch, err);
+        status = prepare_entry(router, entry, flags, call, plan, scratch, err);
         if (status != ATTN_OK) {
             ops_put(entry);
         }
@@ -150,7 +175,8 @@ static attn_status prepare_auto(attn_router *router, bool approximate, const att
             append_reason(reasons, sizeof reasons, candidates[i].id, "approximate, not allowed");
             continue;
         }
-        attn_status status = plan_try(router, candidates[i].id, NULL, 0, call, plan, scratch, &why);
+        attn_status status =
+            plan_try(router, candidates[i].id, NULL, 0, 0, call, plan, scratch, &why);
         if (status == ATTN_OK) {
             return ATTN_OK;
         }
@@ -182,7 +208,7 @@ attn_status attn_router_prepare(attn_router *router, const char *op, const attn_
         return prepare_auto(router, approximate, call, plan, scratch, err);
     }
     ATTN_ERROR_ON(why, 1024);
-    status = plan_try(router, r.id, params, n_params, call, plan, scratch, &why);
+    status = plan_try(router, r.id, params, n_params, flags, call, plan, scratch, &why);
     if (status == ATTN_OK) {
         return ATTN_OK;
     }
@@ -205,7 +231,8 @@ const char *attn_plan_op(const attn_plan *plan)
 
 attn_status attn_plan_run(attn_plan *plan, const attn_op_call *call, attn_error *err)
 {
-    return attn_host_op_run(plan->inner, call, err);
+    return plan->staging ? staging_run(plan->staging, plan->inner, call, err)
+                         : attn_host_op_run(plan->inner, call, err);
 }
 
 void attn_plan_release(attn_plan *plan)
@@ -215,6 +242,7 @@ void attn_plan_release(attn_plan *plan)
     }
     attn_router *router = plan->router;
     attn_host_op_release(plan->inner);
+    staging_free(plan->staging);
     ops_put(plan->entry);
     free(plan);
     atomic_fetch_sub(&router->plans, 1);

@@ -17,6 +17,7 @@
 typedef struct op_entry {
     struct op_entry *next;
     attn_host_op *op;
+    attn_device device; /* that the op was opened for: the router's, or see staging.h */
     char id[64];
     attn_param *params; /* own copies */
     uint32_t n_params;
@@ -30,6 +31,7 @@ struct attn_plan {
     attn_router *router;
     op_entry *entry;
     attn_host_op_plan *inner;
+    struct staging *staging; /* NULL: the op takes the tensors as they are */
 };
 
 struct attend_cache; /* attend.c */
@@ -88,9 +90,9 @@ uint32_t choice_candidates(attn_router *router, const attn_op_call *call,
 
 /* plan.c -------------------------------------------------------------------------------------- */
 
-/* Opens the op, asks it, and prepares. */
+/* Opens the op, asks it, and prepares. flags: ATTN_ROUTE_AS_... */
 attn_status plan_try(attn_router *router, const char *id, const attn_param *params,
-                     uint32_t n_params, const attn_op_call *call, attn_plan **plan,
+                     uint32_t n_params, uint32_t flags, const attn_op_call *call, attn_plan **plan,
                      uint64_t *scratch, attn_error *err);
 /* Opens the op and asks it. */
 attn_status plan_ask(attn_router *router, const char *id, const attn_op_call *call,
