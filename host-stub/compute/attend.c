@@ -61,7 +61,7 @@ static attn_status prepare(attn_work *w, const struct op_choice *choice, const a
     if (!p)
         return work_fail(w, ATTN_NOMEM, "attend: no memory for a plan");
     ATTN_ERROR_ON(why, 1024);
-    uint32_t flags = choice->flags;
+    uint32_t flags = choice->flags | c->route;
     if (tensor_here(&call->key_mass))
         flags |= ATTN_ROUTE_FALL_BACK;
     attn_status status =

@@ -116,6 +116,7 @@ struct compute {
     attn_device device;
     attn_router *router;           /* opened on `host` */
     attn_tensor dtype;             /* the compute's element type: code and bits; the rest 0 */
+    uint32_t route;                /* ATTN_ROUTE_AS_... where dtype stands for halves, else 0 */
     struct processors *processors; /* opened for layers (layer.c) */
 };
 

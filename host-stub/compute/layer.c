@@ -119,6 +119,12 @@ static bool is_op_param(const char *name)
     return !strcmp(name, "attention_op") || !strcmp(name, "slice_size");
 }
 
+/* Computed in fp32, and meant so. */
+static bool is_fp32(const struct compute *c)
+{
+    return c->dtype.bits == 32 && !c->route;
+}
+
 /* Which op: the parameter "attention_op", then the spec's, then what the name stands for. */
 static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const attn_name *name,
                              attn_error *err)
@@ -152,7 +158,7 @@ static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const
     }
     l->choice.op = l->op;
     l->choice.params = l->op_params;
-    if ((spec->flags | name->flags) & ATTN_NAME_F32_AUTO)
+    if ((spec->flags | name->flags) & ATTN_NAME_F32_AUTO && is_fp32(l->compute))
         l->choice.flags |= ATTN_ROUTE_FALL_BACK;
     return ATTN_OK;
 }

@@ -29,7 +29,8 @@ typedef struct {
     uint32_t flags;
     const char *model;  /* a folder in diffusers' format */
     const char *device; /* "cpu" (default) */
-    const char *dtype;  /* "f32" (default): element type of weights and activations */
+    const char *dtype;  /* "f32" (default), "f16", "bf16": of weights and activations; on a CPU
+                           computed in fp32, with attention's inputs cast where an op wants halves */
     uint32_t n_threads; /* 0: one per core allowed */
     uint32_t n_processors;
     const attn_sag_processor

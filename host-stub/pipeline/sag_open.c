@@ -77,11 +77,23 @@ static attn_status compute_make(attn_sag *sag, attn_registry *registry,
         return attn_fail(err, ATTN_UNSUPPORTED, "device: %s is not supported; there is: cpu",
                          o->device);
     }
-    if (o->dtype && strcmp(o->dtype, "f32") != 0) {
-        return attn_fail(err, ATTN_UNSUPPORTED, "dtype: %s is not supported; there is: f32",
-                         o->dtype);
+    /* Halves are computed in fp32; an op that takes halves alone gets its inputs as such. */
+    static const struct {
+        const char *name;
+        uint32_t route;
+    } dtypes[] = {{"f32", 0}, {"f16", ATTN_ROUTE_AS_F16}, {"bf16", ATTN_ROUTE_AS_BF16}};
+    const char *dtype = o->dtype ? o->dtype : "f32";
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(dtypes[i].name, dtype) == 0) {
+            attn_status status = compute_cpu_create(registry, o->n_threads, &sag->compute, err);
+            if (status == ATTN_OK) {
+                sag->compute->route = dtypes[i].route;
+            }
+            return status;
+        }
     }
-    return compute_cpu_create(registry, o->n_threads, &sag->compute, err);
+    return attn_fail(err, ATTN_UNSUPPORTED, "dtype: %s is not supported; there are: f32, f16, bf16",
+                     dtype);
 }
 
 /* Tokenizer and text encoder, where the folder has them: a pipeline without still takes

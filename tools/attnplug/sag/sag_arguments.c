@@ -142,7 +142,7 @@ static size_t options_fill(struct sag_arguments *a, struct refusals *r, cli_opti
         {"processor", CLI_TEXTS, &a->processor_texts, "[GLOB=]NAME[+NAME][:param=value,...]",
          "for the UNet's layers that match; the last match wins (standard)"},
         {"device", CLI_TEXT, &a->device, "NAME", "(cpu)"},
-        {"dtype", CLI_TEXT, &a->dtype, "NAME", "(f32)"},
+        {"dtype", CLI_TEXT, &a->dtype, "NAME", "(f32, f16, bf16)"},
         {"threads", CLI_INT, &a->threads, "N", "(one for each core)"},
         {"output", CLI_TEXT, &a->output, "FILE", "(sag.png) %d is the picture's number, from 0"},
         {"output-type", CLI_TEXT, &a->output_type, "TYPE",
