@@ -286,19 +286,4 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) flas
         short_tile<T, 1>(a, w, smem);
 }
 
-/* key_mass[b, j] = the mean over heads of the columns' sums; `parts` partial sums a head, added in a fixed order */
-static __global__ void flash_mass_mean_kernel(const __grid_constant__ flash_problem a, int parts)
-{
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-    if (i >= (int64_t)a.b * a.nk)
-        return;
-    const int b = (int)(i / a.nk), j = (int)(i % a.nk);
-    const float *from = (const float *)a.scratch + (int64_t)b * a.h * parts * a.nk + j;
-    float x = 0.f;
-    for (int p = 0; p < a.h * parts; ++p)
-        x += from[(int64_t)p * a.nk];
-    ((float *)a.key_mass.data)[b * a.key_mass.batch + j * a.key_mass.col] = x / (float)a.h;
-}
-
 #endif

@@ -1,0 +1,80 @@
+#include "flash_select.h"
+
+#include <stddef.h>
+
+static int first_holding(const int *dims, int count, int d)
+{
+    for (int i = 0; i < count; i++)
+        if (d <= dims[i])
+            return i;
+    return -1;
+}
+
+static int view_whole(const flash_view *v)
+{
+    return v->col == 1 && v->row % 8 == 0 && v->head % 8 == 0 && v->batch % 8 == 0;
+}
+
+int flash_rows_whole(const flash_problem *p)
+{
+    return view_whole(&p->q) && view_whole(&p->k) && view_whole(&p->v) && view_whole(&p->out);
+}
+
+/* The Hopper kernels know no bias, mask or band; offsets within a tile fit 32 bits, tensor maps want positive strides. */
+static int hopper_takes(const flash_problem *p)
+{
+    const int64_t most = INT64_C(1) << 22;
+    if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv || p->d % 8 != 0 || p->nk == 0)
+        return 0;
+    if (p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
+        return 0;
+    return p->k.head >= 0 && p->k.batch >= 0 && p->v.head >= 0 && p->v.batch >= 0 && flash_rows_whole(p);
+}
+
+static int short_set(const flash_problem *p)
+{
+    if (p->key_mass.data)
+        return p->nk <= 64 ? FLASH_SHORT_MASS_64 : p->nk <= 256 ? FLASH_SHORT_MASS_256 : -1;
+    return p->nk <= 80 ? FLASH_SHORT_80 : p->nk <= 128 ? FLASH_SHORT_128 : p->nk <= 256 ? FLASH_SHORT_256 : -1;
+}
+
+flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
+{
+    static const int long_dims[] = FLASH_LONG_DIMS, short_dims[] = FLASH_SHORT_DIMS, generic_dims[] = {64, 128, 256, 512};
+    flash_choice c = {.family = FLASH_NOTHING, .index = -1, .set = -1};
+    const uint64_t rows = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)p->nq;
+    const int wide = p->d > p->dv ? p->d : p->dv;
+    if (rows == 0)
+        return c;
+    if (hopper && aligned && hopper_takes(p)) {
+        const int s = first_holding(short_dims, FLASH_SHORT_COUNT, p->d), set = short_set(p);
+        if (s >= 0 && set >= 0 && !p->probs.data) {
+            c.family = FLASH_SHORT;
+            c.index = s;
+            c.set = set;
+        } else if (first_holding(long_dims, FLASH_LONG_COUNT, p->d) >= 0) {
+            c.family = FLASH_LONG;
+            c.index = first_holding(long_dims, FLASH_LONG_COUNT, p->d);
+        }
+    }
+    if (c.family == FLASH_NOTHING) {
+        c.family = FLASH_GENERIC;
+        c.index = first_holding(generic_dims, FLASH_GENERIC_COUNT, wide);
+    }
+    const int one_pass = c.family == FLASH_SHORT;
+    c.second_pass = p->nk > 0 && !one_pass && (p->key_mass.data || p->probs.data);
+    if (p->key_mass.data && p->nk > 0) {
+        c.mass_parts = one_pass ? (p->nq + 63) / 64 : 1;
+        c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk * sizeof(float);
+    }
+    if (c.second_pass && !p->lse.data)
+        c.lse_bytes = (rows * sizeof(float) + 255) / 256 * 256;
+    return c;
+}
+
+uint64_t flash_scratch(const flash_problem *p, int hopper)
+{
+    const flash_choice fast = flash_select(p, hopper, 1), slow = flash_select(p, hopper, 0);
+    const uint64_t a = fast.lse_bytes + fast.mass_bytes, b = slow.lse_bytes + slow.mass_bytes;
+    return a > b ? a : b;
+}

@@ -1,0 +1,38 @@
+/* Which kernels serve a call, decided from shapes, strides and alignment alone. Plain C, needs no GPU. */
+#ifndef FLASH_SELECT_H
+#define FLASH_SELECT_H
+
+#include "flash_kernel.h"
+
+/* The compiled head dimensions of the Hopper kernels; a call takes the smallest that holds its own. */
+#define FLASH_LONG_DIMS  {40, 64, 80, 128, 160, 256}
+#define FLASH_SHORT_DIMS {40, 64, 80, 128, 160}
+enum { FLASH_LONG_COUNT = 6, FLASH_SHORT_COUNT = 5 };
+
+/* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
+enum { FLASH_SHORT_80, FLASH_SHORT_128, FLASH_SHORT_256, FLASH_SHORT_MASS_64, FLASH_SHORT_MASS_256, FLASH_SHORT_SETS };
+
+/* head dimensions up to 64, 128, 256, 512 */
+enum { FLASH_GENERIC_COUNT = 4 };
+
+typedef enum flash_family { FLASH_NOTHING, FLASH_LONG, FLASH_SHORT, FLASH_GENERIC } flash_family;
+
+typedef struct flash_choice {
+    flash_family family;
+    int index;        /* which compiled head dimension */
+    int set;          /* FLASH_SHORT: which key count */
+    int second_pass;  /* probabilities or column sums come from a pass over Q K^T with the log-sum-exp */
+    int mass_parts;   /* partial column sums a head, 0: none wanted */
+    uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp, then partial sums */
+} flash_choice;
+
+/* `hopper`: compute capability 9.0. `aligned`: rows of q, k, v and out start at 16-byte boundaries. */
+flash_choice flash_select(const flash_problem *p, int hopper, int aligned);
+
+/* Are the strides of q, k, v and out such that aligned data makes every row aligned? */
+int flash_rows_whole(const flash_problem *p);
+
+/* The larger of both ways' scratch, since data may turn out unaligned at run. */
+uint64_t flash_scratch(const flash_problem *p, int hopper);
+
+#endif

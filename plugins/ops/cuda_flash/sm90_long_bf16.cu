@@ -1,0 +1,3 @@
+#define LONG_BF    true
+#define LONG_TABLE flash_long_bf16
+#include "sm90_long_table.cuh"

@@ -1,0 +1,46 @@
+/* The compiled shapes of the long kernel, for one element type. */
+#include <cudaTypedefs.h>
+#include <cstring>
+
+#include "flash_launch.h"
+#include "launch.cuh"
+#include "sm90_long.cuh"
+
+template <bool BF> static int long_map(CUtensorMap *map, const flash_view &v, const flash_problem &p, int rows, void *encode)
+{
+    /* a broadcast dimension has one element: the kernel then asks for index 0 */
+    const cuuint64_t dims[4] = {(cuuint64_t)p.d, (cuuint64_t)p.nk, (cuuint64_t)(v.head ? p.hkv : 1), (cuuint64_t)(v.batch ? p.b : 1)};
+    const cuuint64_t strides[3] = {(cuuint64_t)v.row * 2, (cuuint64_t)(v.head ? v.head * 2 : 16), (cuuint64_t)(v.batch ? v.batch * 2 : 16)};
+    const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, ones[4] = {1, 1, 1, 1};
+    const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)encode)(map, BF ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, v.data, dims,
+                                                                    strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return r == CUDA_SUCCESS ? 0 : FLASH_NO_MAP;
+}
+
+template <class T> static int long_ready()
+{
+    return allow_smem(flash_long_kernel<T>, T::SMEM);
+}
+
+template <class T> static int long_launch(const flash_problem *p, const flash_device *device, void *stream)
+{
+    const int64_t tiles = (int64_t)((p->nq + T::ROWS * 64 - 1) / (T::ROWS * 64)) * p->b * p->h;
+    const int64_t least = (tiles + T::MAX_TILES - 1) / T::MAX_TILES, want = tiles < device->sms ? tiles : device->sms;
+    flash_long_args args;
+    memset(&args, 0, sizeof args);
+    args.p = *p;
+    if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN / 2, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode)))
+        return FLASH_NO_MAP;
+    return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS, T::SMEM, stream, true, args);
+}
+
+#define LONG(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                               \
+    {long_ready<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>, \
+     long_launch<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>}
+
+/* in the order of FLASH_LONG_DIMS */
+const flash_entry LONG_TABLE[FLASH_LONG_COUNT] = {
+    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),   LONG(64, 96, 2, 2, 6, SERIAL, FIRST),  LONG(80, 128, 2, 1, 2, OVERLAP, FULL),
+    LONG(128, 128, 2, 1, 2, OVERLAP, FULL), LONG(160, 80, 2, 1, 2, OVERLAP, FULL), LONG(256, 64, 2, 1, 2, PLAIN, FULL),
+};

@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Checks op plugins on an NVIDIA GPU against float64: python3 check_gpu.py PLUGIN.so ...
+
+Inputs are normal with 1 % outliers of 8 times; outputs and scratch are full of NaN before each run, each call runs
+twice and must give the same bits. Bounds are relative L2: 2e-6 fp32, 1e-3 fp16, 8e-3 bf16. Needs torch.
+Exit 0: all right; 1: a check failed; 77: no device or no torch.
+"""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+try:
+    import torch
+except ImportError:
+    print("SKIP check_gpu: torch is not installed")
+    sys.exit(77)
+if not torch.cuda.is_available():
+    print("SKIP check_gpu: no CUDA device")
+    sys.exit(77)
+from attn_ctypes import Op, Refused  # noqa: E402
+
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+BOUND = {F32: 2e-6, F16: 1e-3, BF16: 8e-3}
+DEV = "cuda"
+gen = torch.Generator(device=DEV)
+
+
+def random(shape, dtype, layout="bhnd"):
+    """[B, H, N, D] in one of several memory layouts."""
+    b, h, n, d = shape
+    if layout == "bnhd":
+        x = torch.randn((b, n, h, d), device=DEV, generator=gen)
+    elif layout == "packed":  # a slice of a fused QKV projection
+        x = torch.randn((b, n, h, 3 * d), device=DEV, generator=gen)
+    elif layout == "odd":  # rows at odd addresses
+        x = torch.randn((b, h, n, d + 3), device=DEV, generator=gen)
+    else:
+        x = torch.randn((b, h, n, d), device=DEV, generator=gen)
+    hot = torch.rand(x.shape, device=DEV, generator=gen) < 0.01
+    x = torch.where(hot, x * 8, x).to(dtype)
+    if layout == "bnhd":
+        return x.transpose(1, 2)
+    if layout == "packed":
+        return x[..., d:2 * d].transpose(1, 2)
+    if layout == "odd":
+        return x[..., 1:1 + d]
+    return x
+
+
+def reference(q, k, v, bias, mask, band, scale):
+    group = q.shape[1] // k.shape[1]
+    k, v = (t.double().repeat_interleave(group, 1) for t in (k, v))
+    s = q.double() @ k.transpose(2, 3) * scale
+    if bias is not None:
+        s = s + bias.double()
+    seen = torch.ones(s.shape[2:], dtype=torch.bool, device=DEV)
+    if band is not None:
+        away = torch.arange(k.shape[2], device=DEV)[None] - torch.arange(q.shape[2], device=DEV)[:, None]
+        seen = (away >= band[0]) & (away <= band[1])
+    if mask is not None:
+        seen = seen & (mask != 0)
+    s = s.masked_fill(~seen, float("-inf"))
+    lse = torch.logsumexp(s, -1)
+    p = torch.exp(s - torch.where(torch.isinf(lse), torch.zeros_like(lse), lse)[..., None])
+    return p @ v, lse, p.mean(1).sum(1), p
+
+
+def distance(got, want):
+    got, want = got.double(), want.double()
+    if not torch.equal(torch.isinf(got), torch.isinf(want)):
+        return float("inf")
+    finite = ~torch.isinf(want)
+    got, want = got[finite], want[finite]
+    if want.numel() == 0:
+        return 0.0
+    return ((got - want).norm() / want.norm().clamp_min(1e-30)).item()
+
+
+def poison(shape, dtype):
+    return torch.full(shape, float("nan"), dtype=dtype, device=DEV)
+
+
+def one(op, b, h, nq, nk, d, dtype, hkv=None, dv=None, layout="bhnd", bias=None, mask=None, band=None, wants=("lse",),
+        grow=1.0, scale=0.0):
+    """None, or what is wrong. grow: later keys are so many times larger."""
+    gen.manual_seed(b * 7 + nq * 13 + nk * 17 + d)
+    hkv, dv = hkv or h, dv or d
+    q, k, v = random((b, h, nq, d), dtype, layout), random((b, hkv, nk, d), dtype, layout), random((b, hkv, nk, dv), dtype, layout)
+    if grow != 1.0:
+        k[:, :, nk // 2:] *= grow
+    if bias is not None:
+        bias = torch.randn([n if keep else 1 for n, keep in zip((b, h, nq, nk), bias[1])], device=DEV, generator=gen).to(bias[0]).expand(b, h, nq, nk)
+    if mask is not None:
+        full = (b, h, nq, nk)
+        mask = (torch.rand([n if keep else 1 for n, keep in zip(full, mask)], device=DEV, generator=gen) < 0.7).to(torch.uint8)
+        if mask.shape[2] > 1:
+            mask[:, :, 1] = 0  # a row that sees nothing
+        mask = mask.expand(full)
+    want = dict(zip(("out", "lse", "key_mass", "probs"), reference(q, k, v, bias, mask, band, scale or d ** -0.5)))
+    runs = []
+    for _ in range(2):
+        out = poison((b, nq, h, dv), dtype).transpose(1, 2) if layout in ("bnhd", "packed") else poison((b, h, nq, dv + (3 if layout == "odd" else 0)), dtype)[..., :dv]
+        extra = {"lse": poison((b, h, nq), F32), "key_mass": poison((b, nk), F32), "probs": poison((b, h, nq, nk), F32)}
+        extra = {n: t for n, t in extra.items() if n in wants}
+        c = op.call(q, k, v, out, bias, mask, band=band, scale=scale, **extra)
+        status, why = op.supports(c)
+        if status == 1:
+            return "refused: " + why
+        plan, need = op.prepare(c)
+        scratch = poison((max(need // 4, 1),), F32)
+        op.run(plan, c, torch.cuda.current_stream().cuda_stream, scratch)
+        torch.cuda.synchronize()
+        op.release(plan)
+        runs.append(dict(out=out, **extra))
+    wrong = []
+    for name in runs[0]:
+        e = distance(runs[0][name], want[name])
+        if not e <= BOUND[dtype]:
+            wrong.append("%s %.2e over %.0e" % (name, e, BOUND[dtype]))
+        if not torch.equal(torch.nan_to_num(runs[0][name]), torch.nan_to_num(runs[1][name])):
+            wrong.append("%s differs from run to run" % name)
+    return "; ".join(wrong) or None
+
+
+def cases():
+    """(text, arguments of `one`)"""
+    every = ("lse", "key_mass", "probs")
+    for dtype in (F16, BF16, F32):
+        for d in (8, 16, 24, 32, 40, 48, 64, 72, 80, 88, 96, 128, 136, 160, 192, 256, 512):
+            yield dict(b=1, h=2, nq=150, nk=333, d=d, dtype=dtype)
+            yield dict(b=2, h=2, nq=70, nk=77, d=d, dtype=dtype, layout="bnhd")
+        for d in (40, 64, 80, 128, 160):
+            yield dict(b=2, h=4, nq=130, nk=200, d=d, dtype=dtype, layout="packed", hkv=2)
+            yield dict(b=2, h=3, nq=64, nk=64, d=d, dtype=dtype, wants=("lse", "key_mass"))
+            yield dict(b=2, h=2, nq=130, nk=250, d=d, dtype=dtype, wants=("key_mass",), layout="bnhd")
+            yield dict(b=1, h=2, nq=300, nk=700, d=d, dtype=dtype, wants=("key_mass",))
+            yield dict(b=1, h=2, nq=130, nk=1000, d=d, dtype=dtype, grow=6.0)
+            yield dict(b=1, h=2, nq=130, nk=1000, d=d, dtype=dtype, grow=100.0)
+            yield dict(b=1, h=2, nq=257, nk=129, d=d, dtype=dtype)
+            yield dict(b=1, h=1, nq=1, nk=1, d=d, dtype=dtype)
+            yield dict(b=1, h=2, nq=100, nk=3, d=d, dtype=dtype, layout="odd")
+        for d in (40, 64, 160):
+            yield dict(b=2, h=2, nq=100, nk=130, d=d, dtype=dtype, bias=(dtype, (1, 1, 1, 1)), wants=every)
+            yield dict(b=2, h=2, nq=100, nk=77, d=d, dtype=dtype, bias=(F32, (1, 0, 0, 1)))
+            yield dict(b=2, h=2, nq=100, nk=130, d=d, dtype=dtype, mask=(1, 0, 1, 1), wants=every)
+            yield dict(b=2, h=2, nq=77, nk=77, d=d, dtype=dtype, band=(-2 ** 63, 0), wants=every)
+            yield dict(b=1, h=2, nq=200, nk=300, d=d, dtype=dtype, band=(-20, 30), wants=every)
+            yield dict(b=1, h=2, nq=200, nk=100, d=d, dtype=dtype, band=(-50, 3), bias=(F32, (1, 1, 1, 1)), wants=("lse", "key_mass"))
+            yield dict(b=1, h=4, nq=90, nk=111, d=d, dtype=dtype, hkv=2, mask=(0, 0, 0, 1), layout="odd", wants=every)
+            yield dict(b=1, h=2, nq=50, nk=60, d=d, dtype=dtype, dv=24, wants=every)
+            yield dict(b=1, h=2, nq=50, nk=60, d=d, dtype=dtype, scale=0.3, wants=every)
+            yield dict(b=1, h=2, nq=5, nk=0, d=d, dtype=dtype)
+        yield dict(b=1, h=2, nq=60, nk=70, d=10, dtype=dtype, wants=every)
+        yield dict(b=2, h=8, nq=1024, nk=4096, d=40, dtype=dtype, layout="bnhd")
+        yield dict(b=1, h=1, nq=700, nk=2048, d=512, dtype=dtype)
+
+
+def captured(op):
+    """A captured run, replayed on new data, gives what a direct run gives."""
+    q, k, v = (random((1, 4, 256, 64), F16) for _ in range(3))
+    out = torch.empty_like(q)
+    c = op.call(q, k, v, out)
+    plan, need = op.prepare(c)
+    scratch = torch.empty(max(need, 1), dtype=torch.uint8, device=DEV)
+    op.run(plan, c, torch.cuda.current_stream().cuda_stream, scratch)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        op.run(plan, c, torch.cuda.current_stream().cuda_stream, scratch)
+    q.copy_(random((1, 4, 256, 64), F16))
+    out.fill_(float("nan"))
+    graph.replay()
+    torch.cuda.synchronize()
+    e = distance(out, reference(q, k, v, None, None, None, 64 ** -0.5)[0])
+    op.release(plan)
+    return None if e <= BOUND[F16] else "a replayed graph is %.2e off" % e
+
+
+def main():
+    bad = 0
+    for path in sys.argv[1:]:
+        name = os.path.basename(path)
+        try:
+            op = Op(path)
+        except Refused as e:
+            print("FAIL %s: create: %s" % (name, e.args[1]))
+            bad += 1
+            continue
+        done = refused = 0
+        for case in cases():
+            try:
+                wrong = one(op, **case)
+            except Refused as e:
+                wrong = e.args[1]
+            if wrong and wrong.startswith("refused: "):
+                refused += 1
+                if "--verbose" in os.environ.get("CHECK_GPU", ""):
+                    print("     %s: %s" % (wrong, case))
+            elif wrong:
+                bad += 1
+                print("FAIL %s: %s: %s" % (name, wrong, {k: str(x) for k, x in case.items()}))
+            done += 1
+        wrong = captured(op)
+        if wrong:
+            bad += 1
+            print("FAIL %s: %s" % (name, wrong))
+        op.close()
+        print("%s: %d calls, %d refused" % (name, done, refused))
+    print("%d wrong" % bad)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
