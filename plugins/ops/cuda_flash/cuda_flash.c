@@ -7,6 +7,8 @@
  *   flash_select.c      which kernels serve a call
  *   flash_kernel.h      what a kernel is told
  *   sm90_long.cuh       Hopper, long key sequences: a producer warpgroup, wgmma, online softmax
+ *   sm90_mass.cuh       its second pass, for column sums
+ *   sm90_wide.cuh       Hopper, head dimensions up to 512
  *   sm90_short.cuh      Hopper, up to 256 keys: the whole row in registers, column sums in the same pass
  *   sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
  *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; column sums and probabilities as a second pass
@@ -54,7 +56,7 @@ static attn_status all_ready(int hopper, attn_error *err)
     } tables[] = {
         {flash_generic_f16, FLASH_GENERIC_COUNT, 0}, {flash_generic_bf16, FLASH_GENERIC_COUNT, 0}, {flash_generic_f32, FLASH_GENERIC_COUNT, 0},
         {flash_second_f16, FLASH_GENERIC_COUNT, 0},  {flash_second_bf16, FLASH_GENERIC_COUNT, 0},  {flash_second_f32, FLASH_GENERIC_COUNT, 0},
-        {flash_long_f16, FLASH_LONG_COUNT, 1},       {flash_long_bf16, FLASH_LONG_COUNT, 1},
+        {flash_long_f16, FLASH_LONG_COUNT, 1},       {flash_long_bf16, FLASH_LONG_COUNT, 1}, {flash_mass_f16, FLASH_MASS_COUNT, 1}, {flash_mass_bf16, FLASH_MASS_COUNT, 1},
         {flash_short_f16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1}, {flash_short_bf16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1},
     };
     attn_status status = ATTN_OK;
@@ -149,8 +151,10 @@ static const flash_entry *first_kernel(const flash_problem *p, const flash_choic
     return p->dtype == FLASH_F32 ? &flash_generic_f32[c->index] : bf16 ? &flash_generic_bf16[c->index] : &flash_generic_f16[c->index];
 }
 
-static const flash_entry *second_kernel(const flash_problem *p)
+static const flash_entry *second_kernel(const flash_problem *p, int mass)
 {
+    if (mass >= 0)
+        return p->dtype == FLASH_BF16 ? &flash_mass_bf16[mass] : &flash_mass_f16[mass];
     const int index = p->d <= 64 ? 0 : p->d <= 128 ? 1 : p->d <= 256 ? 2 : 3;
     return p->dtype == FLASH_F32 ? &flash_second_f32[index] : p->dtype == FLASH_BF16 ? &flash_second_bf16[index] : &flash_second_f16[index];
 }
@@ -183,7 +187,9 @@ static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *s
         code = first_kernel(&p, &choice)->launch(&p, &op->device, stream);
     }
     if (code == cudaSuccess && choice.second_pass)
-        code = second_kernel(&p)->launch(&p, &op->device, stream);
+        code = second_kernel(&p, choice.mass)->launch(&p, &op->device, stream);
+    if (code == FLASH_NO_MAP)
+        code = second_kernel(&p, -1)->launch(&p, &op->device, stream);
     if (code == cudaSuccess && choice.mass_parts)
         code = flash_mass_mean(&p, choice.mass_parts, stream);
     return (cudaError_t)code;

@@ -26,7 +26,7 @@ static int hopper_takes(const flash_problem *p)
     const int64_t most = INT64_C(1) << 22;
     if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv || p->d % 8 != 0 || p->nk == 0)
         return 0;
-    if (p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
+    if (p->q.row > most || p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
         return 0;
     return p->k.head >= 0 && p->k.batch >= 0 && p->v.head >= 0 && p->v.batch >= 0 && flash_rows_whole(p);
 }
@@ -41,7 +41,7 @@ static int short_set(const flash_problem *p)
 flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
 {
     static const int long_dims[] = FLASH_LONG_DIMS, short_dims[] = FLASH_SHORT_DIMS, generic_dims[] = {64, 128, 256, 512};
-    flash_choice c = {.family = FLASH_NOTHING, .index = -1, .set = -1};
+    flash_choice c = {.family = FLASH_NOTHING, .index = -1, .set = -1, .mass = -1};
     const uint64_t rows = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)p->nq;
     const int wide = p->d > p->dv ? p->d : p->dv;
     if (rows == 0)
@@ -67,6 +67,8 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
         c.mass_parts = one_pass ? (p->nq + 63) / 64 : 1;
         c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk * sizeof(float);
     }
+    if (c.second_pass && c.family == FLASH_LONG && !p->probs.data && p->h == p->hkv && p->q.row > 0 && p->q.head >= 0 && p->q.batch >= 0)
+        c.mass = first_holding(short_dims, FLASH_MASS_COUNT, p->d); /* the same sizes */
     if (c.second_pass && !p->lse.data)
         c.lse_bytes = (rows * sizeof(float) + 255) / 256 * 256;
     return c;

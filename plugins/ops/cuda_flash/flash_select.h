@@ -5,9 +5,9 @@
 #include "flash_kernel.h"
 
 /* The compiled head dimensions of the Hopper kernels; a call takes the smallest that holds its own. */
-#define FLASH_LONG_DIMS  {40, 64, 80, 128, 160, 256}
+#define FLASH_LONG_DIMS  {40, 64, 80, 128, 160, 256, 512}
 #define FLASH_SHORT_DIMS {40, 64, 80, 128, 160}
-enum { FLASH_LONG_COUNT = 6, FLASH_SHORT_COUNT = 5 };
+enum { FLASH_LONG_COUNT = 7, FLASH_SHORT_COUNT = 5, FLASH_MASS_COUNT = 5 };
 
 /* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
 enum { FLASH_SHORT_80, FLASH_SHORT_128, FLASH_SHORT_256, FLASH_SHORT_MASS_64, FLASH_SHORT_MASS_256, FLASH_SHORT_SETS };
@@ -21,6 +21,7 @@ typedef struct flash_choice {
     flash_family family;
     int index;        /* which compiled head dimension */
     int set;          /* FLASH_SHORT: which key count */
+    int mass;         /* FLASH_LONG with column sums: the second pass's compiled head dimension, or -1: the generic one */
     int second_pass;  /* probabilities or column sums come from a pass over Q K^T with the log-sum-exp */
     int mass_parts;   /* partial column sums a head, 0: none wanted */
     uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp, then partial sums */

@@ -34,13 +34,14 @@ template <int D_, int BN_, int ROWS_, int SPLIT_, int STAGES_, FlashOrder ORDER_
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192;
     static constexpr int MERGE_FLOATS = (SPLIT - 1) * ROWS * (D / 2 + 4) * 128;
     static constexpr int MAX_TILES = 2048; /* query tiles of one block */
-    static constexpr int SMEM = 1024 + Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 + STAGES * 32 + MAX_TILES / 8;
+    static constexpr int SMEM = 1024 + 2 * Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 + STAGES * 32 + MAX_TILES / 8;
+    /* a warpgroup waits for a stage only after it has used that stage's last tile itself, so a phase cannot be mistaken */
+    static_assert(STAGES % SPLIT == 0, "each part must meet its own stages");
     static_assert(BN % 16 == 0 && TileWalk<PIECES, 64>::ROWS % 8 == 0, "tiles are 16-row steps; the walk keeps the swizzle");
 };
 
 template <class T> struct LongState {
     float s[T::BN / 2], o[T::D / 2];
-    uint32_t p[T::BN / 4];
     float shift[2]; /* log2 */
     float sum[2];   /* this thread's part */
 };
@@ -51,17 +52,17 @@ typedef struct flash_long_args {
 } flash_long_args;
 
 template <class T> struct LongTile {
-    int bh, b, h, row0;
+    int b, h, row0;
 };
 
 template <class T> FLASH_DEVICE LongTile<T> long_tile(const flash_problem &a, int tile)
 {
     const int per_head = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64);
     LongTile<T> t;
-    t.bh = tile / per_head;
-    t.b = t.bh / a.h;
-    t.h = t.bh - t.b * a.h;
-    t.row0 = (tile - t.bh * per_head) * T::ROWS * 64;
+    const int bh = tile / per_head;
+    t.b = bh / a.h;
+    t.h = bh - t.b * a.h;
+    t.row0 = (tile - bh * per_head) * T::ROWS * 64;
     return t;
 }
 
@@ -210,14 +211,12 @@ template <class T> FLASH_DEVICE void long_load_queries(const flash_problem &a, c
 {
     const uint16_t *q = (const uint16_t *)a.q.data + t.b * a.q.batch + t.h * a.q.head;
     const int first = t.row0 + rowgroup * 64, pieces = a.d / 8;
-    for (int id = (threadIdx.x & 127) + part * 128; id < 64 * T::PIECES; id += T::SPLIT * 128) {
+    for (int id = (int)(threadIdx.x & 127) + part * 128; id < 64 * T::PIECES; id += T::SPLIT * 128) {
         const int row = id / T::PIECES, piece = id % T::PIECES;
         const bool in = first + row < a.nq && piece < pieces;
         cp_async16(dst + (piece >> 3) * 8192 + swizzled(row, piece & 7), in ? q + (first + row) * a.q.row + piece * 8 : q, in ? 16 : 0);
     }
     cp_async_commit();
-    cp_async_wait<0>();
-    fence_proxy_async();
 }
 
 template <class T> FLASH_DEVICE void long_scores(LongState<T> &x, uint64_t dq, uint64_t dk)
@@ -232,11 +231,11 @@ template <class T> FLASH_DEVICE void long_scores(LongState<T> &x, uint64_t dq, u
     }
 }
 
-template <class T> FLASH_DEVICE void long_values(LongState<T> &x, uint64_t dv)
+template <class T> FLASH_DEVICE void long_values(LongState<T> &x, const uint32_t (&p)[T::BN / 4], uint64_t dv)
 {
 #pragma unroll
     for (int k = 0; k < T::BN / 16; ++k)
-        Wgmma<T::D>::template rs<T::BF, 1, 1>(x.o, x.p[k * 4], x.p[k * 4 + 1], x.p[k * 4 + 2], x.p[k * 4 + 3], dv + k * 128);
+        Wgmma<T::D>::template rs<T::BF, 1, 1>(x.o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2], p[k * 4 + 3], dv + k * 128);
 }
 
 template <class T> FLASH_DEVICE void long_mask_tail(LongState<T> &x, int keys)
@@ -257,16 +256,16 @@ template <class T> FLASH_DEVICE float long_row_max(const LongState<T> &x, int r)
     return quad_max(m);
 }
 
-/* s becomes 2^(s c - shift); in FULL mode `rescale` receives the factors for what was summed before */
-template <class T, bool NEW_SHIFT> FLASH_DEVICE void long_softmax(LongState<T> &x, float c, float (&rescale)[2])
+/* s becomes 2^(s c - shift); with a new shift, `scale` receives the factors for what was summed before */
+template <class T, bool NEW_SHIFT> FLASH_DEVICE void long_softmax(LongState<T> &x, float c, float (&scale)[2])
 {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         if constexpr (NEW_SHIFT) {
             const float m = fmaxf(x.shift[r], long_row_max<T>(x, r) * c);
-            rescale[r] = exp2_fast(x.shift[r] - m);
+            scale[r] = exp2_fast(x.shift[r] - m);
             x.shift[r] = m;
-            x.sum[r] *= rescale[r];
+            x.sum[r] *= scale[r];
         }
         const float shift = x.shift[r];
         float sum = 0.f;
@@ -282,48 +281,68 @@ template <class T, bool NEW_SHIFT> FLASH_DEVICE void long_softmax(LongState<T> &
     }
 }
 
-/* FIRST mode: returns true if an infinity was met. Runs while O is at rest and before P is rounded. */
-template <class T> FLASH_DEVICE bool long_watch(LongState<T> &x)
+/* FIRST mode, before P is rounded: where a sum has grown past what fp16 holds, moves the shift by a power of two.
+ * Returns 0 if nothing changed in this warp, LONG_MOVED if O must be scaled, LONG_LOST if an infinity was met. */
+enum { LONG_MOVED = 1, LONG_LOST = 2 };
+
+template <class T> FLASH_DEVICE int long_watch(LongState<T> &x, float (&scale)[2])
 {
-    constexpr float LIMIT = 32768.f; /* under fp16's largest number */
-    bool lost = false;
+    constexpr float LIMIT = 32768.f;
+    int state = 0;
     if (__any_sync(0xffffffffu, fmaxf(x.sum[0], x.sum[1]) > LIMIT)) {
+        state = LONG_MOVED;
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            lost |= x.sum[r] > 1e37f;
+            if (x.sum[r] > 1e37f)
+                state = LONG_MOVED | LONG_LOST;
             int e = x.sum[r] > LIMIT ? (int)(__float_as_uint(x.sum[r]) >> 23) - 127 : 0;
             e = max(e, __shfl_xor_sync(0xffffffffu, e, 1));
             e = min(max(e, __shfl_xor_sync(0xffffffffu, e, 2)), 126);
-            const float f = __uint_as_float((uint32_t)(127 - e) << 23);
+            scale[r] = __uint_as_float((uint32_t)(127 - e) << 23);
             x.shift[r] += (float)e;
-            x.sum[r] *= f;
-#pragma unroll
-            for (int j = 0; j < T::D / 8; ++j) {
-                x.o[j * 4 + r * 2] *= f;
-                x.o[j * 4 + r * 2 + 1] *= f;
-            }
+            x.sum[r] *= scale[r];
 #pragma unroll
             for (int j = 0; j < T::BN / 8; ++j) {
-                x.s[j * 4 + r * 2] *= f;
-                x.s[j * 4 + r * 2 + 1] *= f;
+                x.s[j * 4 + r * 2] *= scale[r];
+                x.s[j * 4 + r * 2 + 1] *= scale[r];
             }
         }
     }
-    return lost;
+    return state;
 }
 
-template <class T> FLASH_DEVICE void long_rescale(LongState<T> &x, const float (&f)[2])
-{
-#pragma unroll
-    for (int i = 0; i < T::D / 2; ++i)
-        x.o[i] *= f[(i >> 1) & 1];
-}
-
-template <class T> FLASH_DEVICE void long_pack(LongState<T> &x)
+template <class T> FLASH_DEVICE void long_pack(const LongState<T> &x, uint32_t (&p)[T::BN / 4])
 {
 #pragma unroll
     for (int i = 0; i < T::BN / 4; ++i)
-        x.p[i] = pack2<T::BF>(x.s[i * 2], x.s[i * 2 + 1]);
+        p[i] = pack2<T::BF>(x.s[i * 2], x.s[i * 2 + 1]);
+}
+
+/* One tile's softmax between its two products: scores in x.s become P. Returns as long_watch; O is not touched. */
+template <class T, FlashMax MAX>
+FLASH_DEVICE int long_between(LongState<T> &x, uint32_t (&p)[T::BN / 4], float c, bool first, int keys, float (&scale)[2])
+{
+    int state = 0;
+    if (keys < T::BN)
+        long_mask_tail<T>(x, keys);
+    if (MAX == FLASH_MAX_FULL || first) {
+        long_softmax<T, true>(x, c, scale);
+        state = __any_sync(0xffffffffu, scale[0] != 1.f || scale[1] != 1.f) ? LONG_MOVED : 0;
+    } else {
+        long_softmax<T, false>(x, c, scale);
+        state = long_watch<T>(x, scale);
+    }
+    long_pack<T>(x, p);
+    return state;
+}
+
+/* O is at rest; the maximum seldom moves after the first tiles */
+template <class T> FLASH_DEVICE void long_rescale(LongState<T> &x, int state, const float (&scale)[2])
+{
+    if (state & LONG_MOVED)
+#pragma unroll
+        for (int i = 0; i < T::D / 2; ++i)
+            x.o[i] *= scale[(i >> 1) & 1];
 }
 
 template <class T> FLASH_DEVICE void long_await(const LongRing &g, int at)
@@ -347,133 +366,138 @@ template <class T> FLASH_DEVICE uint64_t long_rows(const LongRing &g, int at)
     return tile_descriptor(g.tiles + (uint32_t)(at % T::STAGES) * T::TILE_BYTES, T::BN * 128);
 }
 
-/* one tile's softmax between its two products */
-template <class T, FlashMax MAX> FLASH_DEVICE bool long_between(LongState<T> &x, float c, bool first, int keys, float (&rescale)[2])
-{
-    if (keys < T::BN)
-        long_mask_tail<T>(x, keys);
-    if constexpr (MAX == FLASH_MAX_FULL) {
-        long_softmax<T, true>(x, c, rescale);
-    } else {
-        if (first)
-            long_softmax<T, true>(x, c, rescale);
-        else
-            long_softmax<T, false>(x, c, rescale);
-    }
-    return false;
-}
+template <class T> struct LongStream {
+    const flash_problem &a;
+    const LongRing &gk, &gv;
+    uint64_t dq;
+    int base; /* of the block's stream of key tiles */
+    float c;
+};
 
-template <class T, FlashMax MAX> FLASH_DEVICE bool long_settle(LongState<T> &x, const float (&rescale)[2])
+template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_plain(const LongStream<T> &w, LongState<T> &x, int part)
 {
-    bool lost = false;
-    if constexpr (MAX == FLASH_MAX_FULL)
-        long_rescale<T>(x, rescale);
-    else
-        lost = long_watch<T>(x);
-    long_pack<T>(x);
-    return lost;
-}
-
-template <class T, FlashMax MAX>
-FLASH_DEVICE bool long_stream_plain(const flash_problem &a, LongState<T> &x, uint64_t dq, const LongRing &gk, const LongRing &gv, int base, int part, float c)
-{
-    const int tiles = (a.nk + T::BN - 1) / T::BN;
-    bool lost = false;
-    float rescale[2] = {1.f, 1.f};
+    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    int lost = 0;
+    float scale[2] = {1.f, 1.f};
+    uint32_t p[T::BN / 4];
+#pragma unroll
+    for (int i = 0; i < T::BN / 4; ++i)
+        p[i] = 0;
 #pragma unroll 1
     for (int i = part; i < tiles; i += T::SPLIT) {
-        const int at = base + i;
-        long_await<T>(gk, at);
+        const int at = w.base + i;
+        long_await<T>(w.gk, at);
         pin(x.s);
         wgmma_fence();
-        long_scores<T>(x, dq, long_keys<T>(gk, at));
+        long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
         wgmma_commit();
         wgmma_wait<0>();
         pin(x.s);
-        long_release<T>(gk, at);
+        long_release<T>(w.gk, at);
         if constexpr (T::ORDER == FLASH_ORDER_PLAIN) {
             pin(x.o);
-            pin(x.p);
+            pin(p);
             if (i != part)
-                long_release<T>(gv, at - T::SPLIT);
+                long_release<T>(w.gv, at - T::SPLIT);
         }
-        long_between<T, MAX>(x, c, i == part, a.nk - i * T::BN, rescale);
-        lost |= long_settle<T, MAX>(x, rescale);
-        long_await<T>(gv, at);
+        const int state = long_between<T, MAX>(x, p, w.c, i == part, w.a.nk - i * T::BN, scale);
+        long_rescale<T>(x, state, scale);
+        lost |= state;
+        long_await<T>(w.gv, at);
         pin(x.o);
-        pin(x.p);
+        pin(p);
         wgmma_fence();
-        long_values<T>(x, long_rows<T>(gv, at));
+        long_values<T>(x, p, long_rows<T>(w.gv, at));
         wgmma_commit();
         if constexpr (T::ORDER == FLASH_ORDER_SERIAL) {
             wgmma_wait<0>();
             pin(x.o);
-            long_release<T>(gv, at);
+            long_release<T>(w.gv, at);
         }
     }
     if constexpr (T::ORDER == FLASH_ORDER_PLAIN) {
         wgmma_wait<0>();
         pin(x.o);
-        pin(x.p);
+        pin(p);
         if (part < tiles)
-            long_release<T>(gv, base + part + (tiles - 1 - part) / T::SPLIT * T::SPLIT);
+            long_release<T>(w.gv, w.base + part + (tiles - 1 - part) / T::SPLIT * T::SPLIT);
     }
     return lost;
 }
 
+/* Q K of tile i and P V of the tile before it run while the softmax of tile i waits for the former only. */
 template <class T, FlashMax MAX>
-FLASH_DEVICE bool long_stream_overlap(const flash_problem &a, LongState<T> &x, uint64_t dq, const LongRing &gk, const LongRing &gv, int base, int part, float c)
+FLASH_DEVICE int long_overlap_step(const LongStream<T> &w, LongState<T> &x, uint32_t (&before)[T::BN / 4], uint32_t (&p)[T::BN / 4], int i)
 {
-    const int tiles = (a.nk + T::BN - 1) / T::BN;
-    bool lost = false;
-    float rescale[2] = {1.f, 1.f};
+    const int at = w.base + i;
+    float scale[2] = {1.f, 1.f};
+    long_await<T>(w.gk, at);
+    long_await<T>(w.gv, at - T::SPLIT);
+    pin(x.s);
+    pin(x.o);
+    pin(before);
+    wgmma_fence();
+    long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
+    wgmma_commit();
+    long_values<T>(x, before, long_rows<T>(w.gv, at - T::SPLIT));
+    wgmma_commit();
+    wgmma_wait<1>();
+    pin(x.s);
+    long_release<T>(w.gk, at);
+    const int state = long_between<T, MAX>(x, p, w.c, false, w.a.nk - i * T::BN, scale);
+    pin(p);
+    wgmma_wait<0>();
+    pin(x.o);
+    pin(before);
+    long_release<T>(w.gv, at - T::SPLIT);
+    long_rescale<T>(x, state, scale);
+    return state;
+}
+
+template <class T> FLASH_DEVICE void long_overlap_last(const LongStream<T> &w, LongState<T> &x, uint32_t (&p)[T::BN / 4], int at)
+{
+    long_await<T>(w.gv, at);
+    pin(x.o);
+    pin(p);
+    wgmma_fence();
+    long_values<T>(x, p, long_rows<T>(w.gv, at));
+    wgmma_commit();
+    wgmma_wait<0>();
+    pin(x.o);
+    pin(p);
+    long_release<T>(w.gv, at);
+}
+
+template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, int part)
+{
+    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    int lost = 0;
+    float scale[2] = {1.f, 1.f};
+    uint32_t even[T::BN / 4], odd[T::BN / 4];
     if (part >= tiles)
-        return false;
-    int at = base + part;
-    long_await<T>(gk, at);
+        return 0;
+    long_await<T>(w.gk, w.base + part);
     pin(x.s);
     wgmma_fence();
-    long_scores<T>(x, dq, long_keys<T>(gk, at));
+    long_scores<T>(x, w.dq, long_keys<T>(w.gk, w.base + part));
     wgmma_commit();
     wgmma_wait<0>();
     pin(x.s);
-    long_release<T>(gk, at);
-    long_between<T, MAX>(x, c, true, a.nk - part * T::BN, rescale);
-    lost |= long_settle<T, MAX>(x, rescale);
+    long_release<T>(w.gk, w.base + part);
+    lost |= long_between<T, MAX>(x, even, w.c, true, w.a.nk - part * T::BN, scale);
 #pragma unroll 1
-    for (int i = part + T::SPLIT; i < tiles; i += T::SPLIT) {
-        const int before = at;
-        at = base + i;
-        long_await<T>(gk, at);
-        long_await<T>(gv, before);
-        pin(x.s);
-        pin(x.o);
-        pin(x.p);
-        wgmma_fence();
-        long_scores<T>(x, dq, long_keys<T>(gk, at));
-        wgmma_commit();
-        long_values<T>(x, long_rows<T>(gv, before));
-        wgmma_commit();
-        wgmma_wait<1>();
-        pin(x.s);
-        long_release<T>(gk, at);
-        long_between<T, MAX>(x, c, false, a.nk - i * T::BN, rescale);
-        wgmma_wait<0>();
-        pin(x.o);
-        pin(x.p);
-        long_release<T>(gv, before);
-        lost |= long_settle<T, MAX>(x, rescale);
+    for (int i = part + T::SPLIT;; i += 2 * T::SPLIT) {
+        if (i >= tiles) {
+            long_overlap_last<T>(w, x, even, w.base + i - T::SPLIT);
+            break;
+        }
+        lost |= long_overlap_step<T, MAX>(w, x, even, odd, i);
+        if (i + T::SPLIT >= tiles) {
+            long_overlap_last<T>(w, x, odd, w.base + i);
+            break;
+        }
+        lost |= long_overlap_step<T, MAX>(w, x, odd, even, i + T::SPLIT);
     }
-    long_await<T>(gv, at);
-    pin(x.o);
-    pin(x.p);
-    wgmma_fence();
-    long_values<T>(x, long_rows<T>(gv, at));
-    wgmma_commit();
-    wgmma_wait<0>();
-    pin(x.o);
-    pin(x.p);
-    long_release<T>(gv, at);
     return lost;
 }
 
@@ -537,53 +561,53 @@ template <class T> FLASH_DEVICE void long_store(const flash_problem &a, const Lo
     }
 }
 
+/* Computes a query tile whose queries have been asked for, and asks for those of tile `next` (none if negative). */
 template <class T, FlashMax MAX>
-FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, const LongRing &gk, const LongRing &gv, int base, uint8_t *smem, float *merge, int rowgroup, int part)
+FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, int next, const LongRing &gk, const LongRing &gv, int base, uint8_t *queries, uint8_t *next_queries, float *merge, int rowgroup, int part)
 {
     const LongTile<T> t = long_tile<T>(a, tile);
-    uint8_t *mine = smem + rowgroup * T::CHUNKS * 8192;
+    uint8_t *mine = queries + rowgroup * T::CHUNKS * 8192;
     LongState<T> x;
-    named_barrier(1 + rowgroup, T::SPLIT * 128); /* the row group has finished with the tile before */
-    long_load_queries<T>(a, t, rowgroup, part, smem_address(mine));
-    named_barrier(1 + rowgroup, T::SPLIT * 128);
+    cp_async_wait<0>();
+    fence_proxy_async();
+    named_barrier(1 + rowgroup, T::SPLIT * 128); /* and the row group has finished with the tile before */
+    if (next >= 0)
+        long_load_queries<T>(a, long_tile<T>(a, next), rowgroup, part, smem_address(next_queries + rowgroup * T::CHUNKS * 8192));
 #pragma unroll
     for (int i = 0; i < T::D / 2; ++i)
         x.o[i] = 0.f;
-#pragma unroll
-    for (int i = 0; i < T::BN / 4; ++i)
-        x.p[i] = 0;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         x.shift[r] = -INFINITY;
         x.sum[r] = 0.f;
     }
-    const uint64_t dq = tile_descriptor(smem_address(mine), 16);
-    const float c = a.scale * 1.4426950408889634f;
-    bool lost;
+    const LongStream<T> w = {a, gk, gv, tile_descriptor(smem_address(mine), 16), base, a.scale * 1.4426950408889634f};
+    int state;
     if constexpr (T::ORDER == FLASH_ORDER_OVERLAP)
-        lost = long_stream_overlap<T, MAX>(a, x, dq, gk, gv, base, part, c);
+        state = long_stream_overlap<T, MAX>(w, x, part);
     else
-        lost = long_stream_plain<T, MAX>(a, x, dq, gk, gv, base, part, c);
+        state = long_stream_plain<T, MAX>(w, x, part);
     if constexpr (T::SPLIT > 1)
         long_merge<T>(x, merge, rowgroup, part);
     if (part == 0)
         long_store<T>(a, t, x, mine, rowgroup);
-    return lost;
+    return (state & LONG_LOST) != 0;
 }
 
 template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_long_kernel(const __grid_constant__ flash_long_args g)
 {
+    static_assert(T::SMEM <= 232448, "more shared memory than a block may have");
     extern __shared__ uint8_t raw[];
     const flash_problem &a = g.p;
     uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
-    uint8_t *keys = smem + T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
+    uint8_t *keys = smem + 2 * T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
     float *merge = (float *)(values + T::STAGES * T::TILE_BYTES);
     uint64_t *bars = (uint64_t *)(merge + T::MERGE_FLOATS); /* full and empty of K, then of V */
     uint32_t *redo = (uint32_t *)(bars + 4 * T::STAGES);
     const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h, key_tiles = (a.nk + T::BN - 1) / T::BN;
 
     if constexpr (T::D % 16 != 0) /* columns past D that a 16-wide step reads must hold zeros */
-        for (int i = threadIdx.x; i < (T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16; i += T::THREADS)
+        for (int i = threadIdx.x; i < (2 * T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16; i += T::THREADS)
             ((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
     for (int i = threadIdx.x; i < T::MAX_TILES / 32; i += T::THREADS)
         redo[i] = 0;
@@ -609,12 +633,19 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_long_k
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
         const int rowgroup = group % T::ROWS, part = group / T::ROWS;
+        const auto first = [&](int t, uint8_t *to) { long_load_queries<T>(a, long_tile<T>(a, t), rowgroup, part, smem_address(to + rowgroup * T::CHUNKS * 8192)); };
+        uint8_t *now = smem, *then = smem + T::Q_BYTES;
         int n = 0, base = 0;
+        first(blockIdx.x, now);
 #pragma unroll 1
         for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n, base += key_tiles) {
-            const bool lost = long_consume<T, T::MAX>(a, t, gk, gv, base, smem, merge, rowgroup, part);
+            const int next = t + (int)gridDim.x;
+            const bool lost = long_consume<T, T::MAX>(a, t, next < tiles ? next : -1, gk, gv, base, now, then, merge, rowgroup, part);
             if (T::MAX == FLASH_MAX_FIRST && lost)
                 atomicOr(&redo[n >> 5], 1u << (n & 31));
+            uint8_t *swap = now;
+            now = then;
+            then = swap;
         }
         if constexpr (T::MAX == FLASH_MAX_FIRST) {
             named_barrier(15, T::THREADS);
@@ -622,7 +653,9 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_long_k
 #pragma unroll 1
             for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n)
                 if (redo[n >> 5] >> (n & 31) & 1) {
-                    long_consume<T, FLASH_MAX_FULL>(a, t, gk, gv, base, smem, merge, rowgroup, part);
+                    named_barrier(1 + rowgroup, T::SPLIT * 128);
+                    first(t, now);
+                    long_consume<T, FLASH_MAX_FULL>(a, t, -1, gk, gv, base, now, then, merge, rowgroup, part);
                     base += key_tiles;
                 }
         }

@@ -1,10 +1,11 @@
-/* The compiled shapes of the long kernel, for one element type. */
+/* The compiled shapes of the long kernel, of its second pass and of the wide kernel, for one element type. */
 #include <cudaTypedefs.h>
 #include <cstring>
 
 #include "flash_launch.h"
 #include "launch.cuh"
-#include "sm90_long.cuh"
+#include "sm90_mass.cuh"
+#include "sm90_wide.cuh"
 
 template <bool BF> static int long_map(CUtensorMap *map, const flash_view &v, const flash_problem &p, int rows, void *encode)
 {
@@ -35,12 +36,55 @@ template <class T> static int long_launch(const flash_problem *p, const flash_de
     return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS, T::SMEM, stream, true, args);
 }
 
+template <class T> static int mass_ready()
+{
+    return allow_smem(flash_mass_kernel<T>, MassLayout<T>::SMEM);
+}
+
+/* q and k change places */
+template <class T> static int mass_launch(const flash_problem *p, const flash_device *device, void *stream)
+{
+    const int64_t tiles = (int64_t)((p->nk + T::ROWS * 64 - 1) / (T::ROWS * 64)) * p->b * p->h;
+    flash_long_args args;
+    memset(&args, 0, sizeof args);
+    args.p = *p;
+    args.p.q = p->k;
+    args.p.k = p->q;
+    args.p.nq = p->nk;
+    args.p.nk = p->nq;
+    if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, args.p.k, args.p, T::BN / 2, device->encode)))
+        return FLASH_NO_MAP;
+    return launch(flash_mass_kernel<T>, dim3((unsigned)(tiles < device->sms ? tiles : device->sms)), T::THREADS, MassLayout<T>::SMEM, stream, true, args);
+}
+
+static int wide_ready()
+{
+    return allow_smem(flash_wide_kernel<WideShape<LONG_BF>>, WideShape<LONG_BF>::SMEM);
+}
+
+static int wide_launch(const flash_problem *p, const flash_device *device, void *stream)
+{
+    typedef WideShape<LONG_BF> T;
+    flash_long_args args;
+    memset(&args, 0, sizeof args);
+    args.p = *p;
+    if (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN, device->encode))
+        return FLASH_NO_MAP;
+    return launch(flash_wide_kernel<T>, dim3((unsigned)((p->nq + 63) / 64 * (int64_t)p->b * p->h * 2)), T::THREADS, T::SMEM, stream, true, args);
+}
+
 #define LONG(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                               \
     {long_ready<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>, \
      long_launch<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>}
 
+#define MASS(D, BN, ROWS, STAGES)                                                                  \
+    {mass_ready<LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>,   \
+     mass_launch<LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>}
+
 /* in the order of FLASH_LONG_DIMS */
 const flash_entry LONG_TABLE[FLASH_LONG_COUNT] = {
     LONG(40, 96, 4, 1, 6, SERIAL, FIRST),   LONG(64, 96, 2, 2, 6, SERIAL, FIRST),  LONG(80, 128, 2, 1, 2, OVERLAP, FULL),
-    LONG(128, 128, 2, 1, 2, OVERLAP, FULL), LONG(160, 80, 2, 1, 2, OVERLAP, FULL), LONG(256, 64, 2, 1, 2, PLAIN, FULL),
+    LONG(128, 128, 2, 1, 2, OVERLAP, FULL), LONG(160, 80, 2, 1, 2, OVERLAP, FULL), LONG(256, 64, 2, 1, 1, PLAIN, FULL), {wide_ready, wide_launch},
 };
+
+const flash_entry MASS_TABLE[FLASH_MASS_COUNT] = {MASS(40, 128, 4, 6), MASS(64, 128, 4, 6), MASS(80, 128, 4, 3), MASS(128, 128, 4, 3), MASS(160, 128, 3, 2)};
