@@ -168,7 +168,7 @@ static void lay_out_scratch(flash_problem *p, const flash_choice *c, void *scrat
         p->lse.head = p->nq;
         p->lse.batch = (int64_t)p->h * p->nq;
     }
-    p->scratch = (char *)scratch + c->lse_bytes;
+    p->scratch = c->mass_bytes ? (char *)scratch + c->lse_bytes : NULL;
 }
 
 static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *scratch, void *stream)

@@ -23,7 +23,8 @@ typedef struct flash_choice {
     int set;          /* FLASH_SHORT: which key count */
     int mass;         /* FLASH_LONG with column sums: the second pass's compiled head dimension, or -1: the generic one */
     int second_pass;  /* probabilities or column sums come from a pass over Q K^T with the log-sum-exp */
-    int mass_parts;   /* partial column sums a head, 0: none wanted */
+    int clustered;    /* FLASH_SHORT with column sums: a cluster of blocks takes the mean over heads, no scratch */
+    int mass_parts;   /* partial column sums a head, 0: none wanted, or none left to add */
     uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp, then partial sums */
 } flash_choice;
 

@@ -11,7 +11,7 @@ template <class T> static int float_ready()
 template <class T> static int float_launch(const flash_problem *p, const flash_device *, void *stream)
 {
     const dim3 grid((unsigned)((p->nq + T::ROWS - 1) / T::ROWS * (int64_t)p->b * p->h), 1, (unsigned)(p->dv > 0 ? (p->dv + T::DV - 1) / T::DV : 1));
-    return launch(float_attention_kernel<T>, grid, T::THREADS, T::SMEM, stream, false, *p);
+    return launch(float_attention_kernel<T>, grid, T::THREADS, T::SMEM, stream, false, 1, *p);
 }
 
 /* scores come in column steps, so one shape serves every head dimension */
@@ -25,7 +25,7 @@ static int second_ready()
 static int second_launch(const flash_problem *p, const flash_device *, void *stream)
 {
     return launch(float_mass_kernel<SecondShape>, dim3((unsigned)((p->nk + SecondShape::BN - 1) / SecondShape::BN * (int64_t)p->b * p->h)), SecondShape::THREADS,
-                  SecondShape::MASS_SMEM, stream, false, *p);
+                  SecondShape::MASS_SMEM, stream, false, 1, *p);
 }
 
 #define FLOAT(D, DV) {float_ready<FloatShape<D, DV>>, float_launch<FloatShape<D, DV>>}
@@ -50,10 +50,10 @@ static __global__ void mass_mean_kernel(const __grid_constant__ flash_problem a,
 
 int flash_mass_mean(const flash_problem *p, int parts, void *stream)
 {
-    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, false, *p, parts);
+    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, false, 1, *p, parts);
 }
 
 int flash_zero_mass(const flash_problem *p, void *stream)
 {
-    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, false, *p, 0);
+    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, false, 1, *p, 0);
 }

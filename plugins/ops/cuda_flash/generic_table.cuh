@@ -11,7 +11,7 @@ template <class T> static int generic_ready()
 template <class T> static int generic_launch(const flash_problem *p, const flash_device *, void *stream)
 {
     const dim3 grid((unsigned)((p->nq + T::ROWS - 1) / T::ROWS * (int64_t)p->b * p->h), 1, (unsigned)(p->dv > 0 ? (p->dv + T::DV - 1) / T::DV : 1));
-    return launch(generic_attention_kernel<T>, grid, T::THREADS, T::SMEM, stream, false, *p);
+    return launch(generic_attention_kernel<T>, grid, T::THREADS, T::SMEM, stream, false, 1, *p);
 }
 
 template <class T> static int second_ready()
@@ -21,7 +21,7 @@ template <class T> static int second_ready()
 
 template <class T> static int second_launch(const flash_problem *p, const flash_device *, void *stream)
 {
-    return launch(generic_mass_kernel<T>, dim3((unsigned)((p->nk + T::BN - 1) / T::BN * (int64_t)p->b * p->h)), T::THREADS, T::MASS_SMEM, stream, false, *p);
+    return launch(generic_mass_kernel<T>, dim3((unsigned)((p->nk + T::BN - 1) / T::BN * (int64_t)p->b * p->h)), T::THREADS, T::MASS_SMEM, stream, false, 1, *p);
 }
 
 #define GENERIC(D, DV, BN) {generic_ready<GenericShape<D, DV, BN, GENERIC_BF>>, generic_launch<GenericShape<D, DV, BN, GENERIC_BF>>}

@@ -5,18 +5,26 @@
 
 #include <cuda_runtime_api.h>
 
-template <class Kernel, class... Args> static int launch(Kernel kernel, dim3 grid, int threads, int smem, void *stream, bool early, const Args &...args)
+template <class Kernel, class... Args> static int launch(Kernel kernel, dim3 grid, int threads, int smem, void *stream, bool early, int cluster, const Args &...args)
 {
     cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attribute = {};
+    cudaLaunchAttribute attributes[2] = {};
     config.gridDim = grid;
     config.blockDim = dim3((unsigned)threads);
     config.dynamicSmemBytes = (size_t)smem;
     config.stream = (cudaStream_t)stream;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = early ? 1 : 0;
+    config.attrs = attributes;
+    if (early) {
+        cudaLaunchAttribute &a = attributes[config.numAttrs++];
+        a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+        a.val.programmaticStreamSerializationAllowed = 1;
+    }
+    if (cluster > 1) {
+        cudaLaunchAttribute &a = attributes[config.numAttrs++];
+        a.id = cudaLaunchAttributeClusterDimension;
+        a.val.clusterDim.x = (unsigned)cluster;
+        a.val.clusterDim.y = a.val.clusterDim.z = 1;
+    }
     return (int)cudaLaunchKernelEx(&config, kernel, args...);
 }
 

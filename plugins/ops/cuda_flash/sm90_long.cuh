@@ -17,8 +17,10 @@
 #include "sm90_common.cuh"
 
 enum FlashMax { FLASH_MAX_FULL, FLASH_MAX_FIRST };
-/* SERIAL: one product at a time. PLAIN: P V runs on beside the next Q K. OVERLAP: both run beside the softmax. */
-enum FlashOrder { FLASH_ORDER_SERIAL, FLASH_ORDER_PLAIN, FLASH_ORDER_OVERLAP };
+/* SERIAL: one product at a time. PLAIN: P V runs on beside the next Q K. OVERLAP: both run beside the softmax.
+ * TURNS: as OVERLAP, and two halves of the warpgroups issue their products in turn. EARLY: as OVERLAP, with P rounded
+ * before P V of the tile before has ended (twice the registers for P). */
+enum FlashOrder { FLASH_ORDER_SERIAL, FLASH_ORDER_PLAIN, FLASH_ORDER_OVERLAP, FLASH_ORDER_TURNS, FLASH_ORDER_EARLY };
 
 template <int D_, int BN_, int ROWS_, int SPLIT_, int STAGES_, FlashOrder ORDER_, FlashMax MAX_, bool BF_> struct LongShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, STAGES = STAGES_;
@@ -37,6 +39,7 @@ template <int D_, int BN_, int ROWS_, int SPLIT_, int STAGES_, FlashOrder ORDER_
     static constexpr int SMEM = 1024 + 2 * Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 + STAGES * 32 + MAX_TILES / 8;
     /* a warpgroup waits for a stage only after it has used that stage's last tile itself, so a phase cannot be mistaken */
     static_assert(STAGES % SPLIT == 0, "each part must meet its own stages");
+    static_assert(ORDER != FLASH_ORDER_TURNS || SPLIT == 2 || (SPLIT == 1 && ROWS == 2), "turns are for two halves");
     static_assert(BN % 16 == 0 && TileWalk<PIECES, 64>::ROWS % 8 == 0, "tiles are 16-row steps; the walk keeps the swizzle");
 };
 
@@ -318,9 +321,8 @@ template <class T> FLASH_DEVICE void long_pack(const LongState<T> &x, uint32_t (
         p[i] = pack2<T::BF>(x.s[i * 2], x.s[i * 2 + 1]);
 }
 
-/* One tile's softmax between its two products: scores in x.s become P. Returns as long_watch; O is not touched. */
-template <class T, FlashMax MAX>
-FLASH_DEVICE int long_between(LongState<T> &x, uint32_t (&p)[T::BN / 4], float c, bool first, int keys, float (&scale)[2])
+/* One tile's softmax between its two products. Returns as long_watch; O is not touched. */
+template <class T, FlashMax MAX> FLASH_DEVICE int long_between(LongState<T> &x, float c, bool first, int keys, float (&scale)[2])
 {
     int state = 0;
     if (keys < T::BN)
@@ -332,7 +334,6 @@ FLASH_DEVICE int long_between(LongState<T> &x, uint32_t (&p)[T::BN / 4], float c
         long_softmax<T, false>(x, c, scale);
         state = long_watch<T>(x, scale);
     }
-    long_pack<T>(x, p);
     return state;
 }
 
@@ -400,8 +401,9 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_plain(const LongSt
             if (i != part)
                 long_release<T>(w.gv, at - T::SPLIT);
         }
-        const int state = long_between<T, MAX>(x, p, w.c, i == part, w.a.nk - i * T::BN, scale);
+        const int state = long_between<T, MAX>(x, w.c, i == part, w.a.nk - i * T::BN, scale);
         long_rescale<T>(x, state, scale);
+        long_pack<T>(x, p);
         lost |= state;
         long_await<T>(w.gv, at);
         pin(x.o);
@@ -427,7 +429,7 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_plain(const LongSt
 
 /* Q K of tile i and P V of the tile before it run while the softmax of tile i waits for the former only. */
 template <class T, FlashMax MAX>
-FLASH_DEVICE int long_overlap_step(const LongStream<T> &w, LongState<T> &x, uint32_t (&before)[T::BN / 4], uint32_t (&p)[T::BN / 4], int i)
+FLASH_DEVICE int long_early_step(const LongStream<T> &w, LongState<T> &x, uint32_t (&before)[T::BN / 4], uint32_t (&p)[T::BN / 4], int i)
 {
     const int at = w.base + i;
     float scale[2] = {1.f, 1.f};
@@ -444,7 +446,8 @@ FLASH_DEVICE int long_overlap_step(const LongStream<T> &w, LongState<T> &x, uint
     wgmma_wait<1>();
     pin(x.s);
     long_release<T>(w.gk, at);
-    const int state = long_between<T, MAX>(x, p, w.c, false, w.a.nk - i * T::BN, scale);
+    const int state = long_between<T, MAX>(x, w.c, false, w.a.nk - i * T::BN, scale);
+    long_pack<T>(x, p);
     pin(p);
     wgmma_wait<0>();
     pin(x.o);
@@ -468,7 +471,7 @@ template <class T> FLASH_DEVICE void long_overlap_last(const LongStream<T> &w, L
     long_release<T>(w.gv, at);
 }
 
-template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, int part)
+template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_early(const LongStream<T> &w, LongState<T> &x, int part)
 {
     const int tiles = (w.a.nk + T::BN - 1) / T::BN;
     int lost = 0;
@@ -484,20 +487,100 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_overlap(const Long
     wgmma_wait<0>();
     pin(x.s);
     long_release<T>(w.gk, w.base + part);
-    lost |= long_between<T, MAX>(x, even, w.c, true, w.a.nk - part * T::BN, scale);
+    lost |= long_between<T, MAX>(x, w.c, true, w.a.nk - part * T::BN, scale);
+    long_pack<T>(x, even);
 #pragma unroll 1
     for (int i = part + T::SPLIT;; i += 2 * T::SPLIT) {
         if (i >= tiles) {
             long_overlap_last<T>(w, x, even, w.base + i - T::SPLIT);
             break;
         }
-        lost |= long_overlap_step<T, MAX>(w, x, even, odd, i);
+        lost |= long_early_step<T, MAX>(w, x, even, odd, i);
         if (i + T::SPLIT >= tiles) {
             long_overlap_last<T>(w, x, odd, w.base + i);
             break;
         }
-        lost |= long_overlap_step<T, MAX>(w, x, odd, even, i + T::SPLIT);
+        lost |= long_early_step<T, MAX>(w, x, odd, even, i + T::SPLIT);
     }
+    return lost;
+}
+
+/* The two halves of the warpgroups (the parts, or the row groups) hand each other the right to issue. Half 0 begins; an
+ * iteration more of half 0 is met by one more wait of half 1, so that every arrival is used. */
+template <class T> struct LongTurns {
+    static constexpr int FIRST = 1 + 2 * T::ROWS, THREADS = T::GROUPS * 128;
+    int half;
+
+    FLASH_DEVICE void begin() const
+    {
+        if (half == 1)
+            named_barrier_arrive(FIRST, THREADS);
+    }
+    FLASH_DEVICE void mine() const { named_barrier(FIRST + half, THREADS); }
+    FLASH_DEVICE void yours() const { named_barrier_arrive(FIRST + 1 - half, THREADS); }
+    FLASH_DEVICE void end(int steps0, int steps1) const
+    {
+        if (half == (steps0 > steps1 ? 1 : 0))
+            named_barrier(FIRST + half, THREADS);
+    }
+};
+
+template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, int rowgroup, int part)
+{
+    constexpr bool TURNS = T::ORDER == FLASH_ORDER_TURNS;
+    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    const LongTurns<T> turns = {T::SPLIT > 1 ? part : rowgroup};
+    int lost = 0;
+    float scale[2] = {1.f, 1.f};
+    uint32_t p[T::BN / 4];
+    if (part >= tiles)
+        return 0;
+    int at = w.base + part;
+    long_await<T>(w.gk, at);
+    pin(x.s);
+    wgmma_fence();
+    long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
+    wgmma_commit();
+    wgmma_wait<0>();
+    pin(x.s);
+    long_release<T>(w.gk, at);
+    lost |= long_between<T, MAX>(x, w.c, true, w.a.nk - part * T::BN, scale);
+    long_pack<T>(x, p);
+    if (TURNS && tiles >= T::SPLIT)
+        turns.begin();
+#pragma unroll 1
+    for (int i = part + T::SPLIT; i < tiles; i += T::SPLIT) {
+        const int before = at;
+        at = w.base + i;
+        long_await<T>(w.gk, at);
+        long_await<T>(w.gv, before);
+        if (TURNS)
+            turns.mine();
+        pin(x.s);
+        pin(x.o);
+        pin(p);
+        wgmma_fence();
+        long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
+        wgmma_commit();
+        long_values<T>(x, p, long_rows<T>(w.gv, before));
+        wgmma_commit();
+        if (TURNS)
+            turns.yours();
+        wgmma_wait<1>();
+        pin(x.s);
+        long_release<T>(w.gk, at);
+        const int state = long_between<T, MAX>(x, w.c, false, w.a.nk - i * T::BN, scale);
+        wgmma_wait<0>();
+        pin(x.o);
+        pin(p);
+        long_release<T>(w.gv, before);
+        long_rescale<T>(x, state, scale);
+        lost |= state;
+        long_pack<T>(x, p);
+    }
+    if (TURNS && tiles >= T::SPLIT)
+        turns.end(T::SPLIT > 1 ? (tiles - 1) / T::SPLIT : 0, T::SPLIT > 1 ? (tiles - 2) / T::SPLIT : 0);
+    long_overlap_last<T>(w, x, p, at);
     return lost;
 }
 
@@ -583,8 +666,10 @@ FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, int next, const
     }
     const LongStream<T> w = {a, gk, gv, tile_descriptor(smem_address(mine), 16), base, a.scale * 1.4426950408889634f};
     int state;
-    if constexpr (T::ORDER == FLASH_ORDER_OVERLAP)
-        state = long_stream_overlap<T, MAX>(w, x, part);
+    if constexpr (T::ORDER == FLASH_ORDER_OVERLAP || T::ORDER == FLASH_ORDER_TURNS)
+        state = long_stream_overlap<T, MAX>(w, x, rowgroup, part);
+    else if constexpr (T::ORDER == FLASH_ORDER_EARLY)
+        state = long_stream_early<T, MAX>(w, x, part);
     else
         state = long_stream_plain<T, MAX>(w, x, part);
     if constexpr (T::SPLIT > 1)

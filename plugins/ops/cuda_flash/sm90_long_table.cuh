@@ -33,7 +33,7 @@ template <class T> static int long_launch(const flash_problem *p, const flash_de
     args.p = *p;
     if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN / 2, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode)))
         return FLASH_NO_MAP;
-    return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS, T::SMEM, stream, true, args);
+    return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS, T::SMEM, stream, true, 1, args);
 }
 
 template <class T> static int mass_ready()
@@ -54,7 +54,7 @@ template <class T> static int mass_launch(const flash_problem *p, const flash_de
     args.p.nk = p->nq;
     if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, args.p.k, args.p, T::BN / 2, device->encode)))
         return FLASH_NO_MAP;
-    return launch(flash_mass_kernel<T>, dim3((unsigned)(tiles < device->sms ? tiles : device->sms)), T::THREADS, MassLayout<T>::SMEM, stream, true, args);
+    return launch(flash_mass_kernel<T>, dim3((unsigned)(tiles < device->sms ? tiles : device->sms)), T::THREADS, MassLayout<T>::SMEM, stream, true, 1, args);
 }
 
 static int wide_ready()
@@ -70,7 +70,7 @@ static int wide_launch(const flash_problem *p, const flash_device *device, void 
     args.p = *p;
     if (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN, device->encode))
         return FLASH_NO_MAP;
-    return launch(flash_wide_kernel<T>, dim3((unsigned)((p->nq + 63) / 64 * (int64_t)p->b * p->h * 2)), T::THREADS, T::SMEM, stream, true, args);
+    return launch(flash_wide_kernel<T>, dim3((unsigned)((p->nq + 63) / 64 * (int64_t)p->b * p->h * 2)), T::THREADS, T::SMEM, stream, true, 1, args);
 }
 
 #define LONG(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                               \

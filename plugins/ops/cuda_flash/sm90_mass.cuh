@@ -10,16 +10,37 @@
 #include "sm90_long.cuh"
 
 template <class T> struct MassLayout {
-    static constexpr int SMEM = 1024 + T::Q_BYTES + T::STAGES * T::TILE_BYTES + T::STAGES * 16;
+    static constexpr int SMEM = 1024 + T::Q_BYTES + T::STAGES * (T::TILE_BYTES + T::BN * 4) + T::STAGES * 16;
 };
 
-template <class T> FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRing &ring)
+/* two warps bring the log-sum-exp of a tile's queries, in log2; where there is no query, what makes p zero */
+template <class T> FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int tile, const LongRing &ring, float *shifts, int &at)
+{
+    const LongTile<T> t = long_tile<T>(a, tile);
+    const float *lse = (const float *)a.lse.data + t.b * a.lse.batch + t.h * a.lse.head;
+#pragma unroll 1
+    for (int j = 0; j < a.nk; j += T::BN, ++at) {
+        const int s = at % T::STAGES, round = at / T::STAGES;
+        if (round > 0)
+            mbarrier_wait(ring.empty + s * 8, (round - 1) & 1);
+        for (int i = threadIdx.x & 63; i < T::BN; i += 64)
+            shifts[s * T::BN + i] = j + i < a.nk ? lse[(j + i) * a.lse.row] * 1.4426950408889634f : INFINITY;
+        __syncwarp();
+        if ((threadIdx.x & 31) == 0)
+            mbarrier_arrive(ring.full + s * 8);
+    }
+}
+
+template <class T> FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRing &ring, float *shifts)
 {
     int at = 0;
     LongFeed<T> f;
     f.count = f.signalled = 0;
-    if ((threadIdx.x & 127) >= 64)
+    if ((threadIdx.x & 127) >= 64) {
+        for (int t = blockIdx.x; t < tiles; t += gridDim.x)
+            mass_feed_lse<T>(g.p, t, ring, shifts, at);
         return;
+    }
     if constexpr (!T::TMA)
         long_feed_places<T>(g.p.k, f);
 #pragma unroll 1
@@ -30,10 +51,9 @@ template <class T> FLASH_DEVICE void mass_produce(const flash_long_args &g, int 
             long_feed_copies<T>(g.p, g.p.k, t, ring, f);
 }
 
-template <class T> FLASH_DEVICE void mass_stream(const flash_problem &a, const LongTile<T> &t, uint64_t dk, const LongRing &ring, int base, float (&sum)[2])
+template <class T> FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_t dk, const LongRing &ring, const float *shifts, int base, float (&sum)[2])
 {
     const float c = a.scale * 1.4426950408889634f;
-    const float *lse = (const float *)a.lse.data + t.b * a.lse.batch + t.h * a.lse.head;
     const int tiles = (a.nk + T::BN - 1) / T::BN, col = (threadIdx.x & 3) * 2;
     LongState<T> x;
 #pragma unroll 1
@@ -44,22 +64,17 @@ template <class T> FLASH_DEVICE void mass_stream(const flash_problem &a, const L
         wgmma_fence();
         long_scores<T>(x, dk, long_keys<T>(ring, at));
         wgmma_commit();
-        float shift[T::BN / 8][2];
-#pragma unroll
-        for (int j = 0; j < T::BN / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 2; ++e) {
-                const int row = i * T::BN + j * 8 + col + e;
-                shift[j][e] = row < a.nk ? lse[row * a.lse.row] * 1.4426950408889634f : INFINITY;
-            }
         wgmma_wait<0>();
         pin(x.s);
+        const float2 *shift = (const float2 *)(shifts + at % T::STAGES * T::BN + col);
+#pragma unroll
+        for (int j = 0; j < T::BN / 8; ++j) {
+            const float2 l = shift[j * 4];
+            sum[0] += exp2_fast(__fmaf_rn(x.s[j * 4], c, -l.x)) + exp2_fast(__fmaf_rn(x.s[j * 4 + 1], c, -l.y));
+            sum[1] += exp2_fast(__fmaf_rn(x.s[j * 4 + 2], c, -l.x)) + exp2_fast(__fmaf_rn(x.s[j * 4 + 3], c, -l.y));
+        }
+        __syncwarp();
         long_release<T>(ring, at);
-#pragma unroll
-        for (int j = 0; j < T::BN / 8; ++j)
-#pragma unroll
-            for (int e = 0; e < 4; ++e)
-                sum[e >> 1] += exp2_fast(__fmaf_rn(x.s[j * 4 + e], c, -shift[j][e & 1]));
     }
 }
 
@@ -69,14 +84,15 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_mass_k
     extern __shared__ uint8_t raw[];
     const flash_problem &a = g.p;
     uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023), *ring_tiles = smem + T::Q_BYTES;
-    uint64_t *bars = (uint64_t *)(ring_tiles + T::STAGES * T::TILE_BYTES);
+    float *shifts = (float *)(ring_tiles + T::STAGES * T::TILE_BYTES);
+    uint64_t *bars = (uint64_t *)(shifts + T::STAGES * T::BN);
     const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h, query_tiles = (a.nk + T::BN - 1) / T::BN;
     if constexpr (T::D % 16 != 0)
         for (int i = threadIdx.x; i < (T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16; i += T::THREADS)
             ((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; ++i) {
-            mbarrier_init(smem_address(&bars[i]), 2);
+            mbarrier_init(smem_address(&bars[i]), 4);
             mbarrier_init(smem_address(&bars[T::STAGES + i]), T::ROWS * 4);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -88,7 +104,7 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_mass_k
     const LongRing ring = {smem_address(ring_tiles), smem_address(bars), smem_address(bars + T::STAGES)};
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
-        mass_produce<T>(g, tiles, ring);
+        mass_produce<T>(g, tiles, ring, shifts);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
         const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
@@ -103,7 +119,7 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_mass_k
             cp_async_wait<0>();
             fence_proxy_async();
             named_barrier(1 + group, 128);
-            mass_stream<T>(a, place, tile_descriptor(mine, 16), ring, base, sum);
+            mass_stream<T>(a, tile_descriptor(mine, 16), ring, shifts, base, sum);
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const int key = place.row0 + group * 64 + warp * 16 + (lane >> 2) + r * 8;

@@ -57,8 +57,36 @@ template <class T> FLASH_DEVICE void short_column_sums(const flash_problem &a, c
 #pragma unroll
         for (int w = 0; w < T::ROWS * 4; ++w)
             x += mass[w * T::KEYS + i];
-        sums[i] = x;
+        if (sums)
+            sums[i] = x;
+        else
+            mass[i] = x; /* each thread has read its column */
     }
+}
+
+FLASH_DEVICE void short_cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+/* A cluster holds a batch entry's heads, one block each: the mean over heads without a second kernel. */
+template <class T> FLASH_DEVICE void short_cluster_mean(const flash_problem &a, const float *mass, int b)
+{
+    uint32_t rank;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    short_cluster_sync();
+    for (int i = rank * T::THREADS + threadIdx.x; i < a.nk; i += a.h * T::THREADS) {
+        float sum = 0.f;
+        for (int h = 0; h < a.h; ++h) {
+            uint32_t at;
+            float x;
+            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem_address(mass + i)), "r"(h));
+            asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(at));
+            sum += x;
+        }
+        ((float *)a.key_mass.data)[b * a.key_mass.batch + i * a.key_mass.col] = sum / (float)a.h;
+    }
+    short_cluster_sync(); /* nobody leaves while others read */
 }
 
 /* A warp turns its 16 rows into whole 16-byte pieces in what was Q's place, laid out as Q was. */
@@ -240,7 +268,7 @@ template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a
 #pragma unroll
         for (int i = 0; i < T::BN / 2; ++i)
             s[i] *= row0 + row + ((i >> 1) & 1) * 8 < a.nq ? factor[(i >> 1) & 1] : 0.f;
-        short_column_sums<T>(a, s, (float *)(smem + T::TILES + T::STATS), (float *)a.scratch + (int64_t)blockIdx.x * a.nk, w.rowgroup, w.part);
+        short_column_sums<T>(a, s, (float *)(smem + T::TILES + T::STATS), a.scratch ? (float *)a.scratch + (int64_t)blockIdx.x * a.nk : nullptr, w.rowgroup, w.part);
     }
     wgmma_wait<0>();
     pin(o);
@@ -250,6 +278,8 @@ template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a
         short_store_sum<T>(a, o, factor, (float *)smem, out + row0 * a.out.row, a.nq - row0, w.rowgroup, w.part);
     else
         short_store<T>(a, o, factor, queries, out + (row0 + w.rowgroup * 64) * a.out.row, a.nq - row0 - w.rowgroup * 64);
+    if (T::MASS && !a.scratch)
+        short_cluster_mean<T>(a, (const float *)(smem + T::TILES + T::STATS), w.b);
 }
 
 template <class T> __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) flash_short_kernel(const __grid_constant__ flash_problem a)

@@ -11,7 +11,8 @@ template <class T> static int short_ready()
 template <class T> static int short_launch(const flash_problem *p, const flash_device *, void *stream)
 {
     const int64_t tiles = (int64_t)((p->nq + T::QUERIES * T::TURNS - 1) / (T::QUERIES * T::TURNS)) * p->b * p->h;
-    return launch(flash_short_kernel<T>, dim3((unsigned)tiles), T::THREADS, T::SMEM, stream, true, *p);
+    const bool clustered = T::MASS && !p->scratch; /* one block a head, up to 8 */
+    return launch(flash_short_kernel<T>, dim3((unsigned)tiles), T::THREADS, T::SMEM, stream, true, clustered ? p->h : 1, *p);
 }
 
 #define SHORT(D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS)                             \
