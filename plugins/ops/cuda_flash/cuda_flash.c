@@ -191,7 +191,7 @@ static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *s
     if (code == FLASH_NO_MAP)
         code = second_kernel(&p, -1)->launch(&p, &op->device, stream);
     if (code == cudaSuccess && choice.mass_parts)
-        code = flash_mass_mean(&p, choice.mass_parts, stream);
+        code = flash_mass_mean(&p, choice.mass_parts, op->hopper, stream);
     return (cudaError_t)code;
 }
 

@@ -28,8 +28,8 @@ extern const flash_entry flash_generic_f16[FLASH_GENERIC_COUNT], flash_generic_b
 extern const flash_entry flash_second_f16[FLASH_GENERIC_COUNT], flash_second_bf16[FLASH_GENERIC_COUNT], flash_second_f32[FLASH_GENERIC_COUNT];
 
 /* key_mass from the partial sums in p->scratch */
-int flash_mass_mean(const flash_problem *p, int parts, void *stream);
-/* out 0, lse minus infinity, nothing else: no key at all is left to the generic kernels; this zeroes key_mass */
+int flash_mass_mean(const flash_problem *p, int parts, int hopper, void *stream);
+/* key_mass of no queries: zero */
 int flash_zero_mass(const flash_problem *p, void *stream);
 
 #ifdef __cplusplus

@@ -37,6 +37,9 @@ const flash_entry flash_second_f32[FLASH_GENERIC_COUNT] = {
 /* key_mass[b, j] = the mean over heads of the columns' sums; `parts` partial sums a head, added in a fixed order */
 static __global__ void mass_mean_kernel(const __grid_constant__ flash_problem a, int parts)
 {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
     const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (i >= (int64_t)a.b * a.nk)
         return;
@@ -48,9 +51,9 @@ static __global__ void mass_mean_kernel(const __grid_constant__ flash_problem a,
     ((float *)a.key_mass.data)[b * a.key_mass.batch + j * a.key_mass.col] = a.h * parts > 0 ? x / (float)a.h : 0.f;
 }
 
-int flash_mass_mean(const flash_problem *p, int parts, void *stream)
+int flash_mass_mean(const flash_problem *p, int parts, int hopper, void *stream)
 {
-    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, false, 1, *p, parts);
+    return launch(mass_mean_kernel, dim3((unsigned)(((int64_t)p->b * p->nk + 127) / 128)), 128, 0, stream, hopper != 0, 1, *p, parts);
 }
 
 int flash_zero_mass(const flash_problem *p, void *stream)

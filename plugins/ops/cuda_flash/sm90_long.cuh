@@ -328,8 +328,7 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_between(LongState<T> &x, 
     if (keys < T::BN)
         long_mask_tail<T>(x, keys);
     if (MAX == FLASH_MAX_FULL || first) {
-        long_softmax<T, true>(x, c, scale);
-        state = __any_sync(0xffffffffu, scale[0] != 1.f || scale[1] != 1.f) ? LONG_MOVED : 0;
+        long_softmax<T, true>(x, c, scale); /* O is zero before the first tile, if it is the first */
     } else {
         long_softmax<T, false>(x, c, scale);
         state = long_watch<T>(x, scale);
@@ -337,10 +336,10 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_between(LongState<T> &x, 
     return state;
 }
 
-/* O is at rest; the maximum seldom moves after the first tiles */
-template <class T> FLASH_DEVICE void long_rescale(LongState<T> &x, int state, const float (&scale)[2])
+/* O is at rest. With a maximum per tile, multiplying always is faster than asking whether to. */
+template <class T, FlashMax MAX> FLASH_DEVICE void long_rescale(LongState<T> &x, int state, const float (&scale)[2])
 {
-    if (state & LONG_MOVED)
+    if (MAX == FLASH_MAX_FULL || (state & LONG_MOVED))
 #pragma unroll
         for (int i = 0; i < T::D / 2; ++i)
             x.o[i] *= scale[(i >> 1) & 1];
@@ -402,7 +401,7 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_plain(const LongSt
                 long_release<T>(w.gv, at - T::SPLIT);
         }
         const int state = long_between<T, MAX>(x, w.c, i == part, w.a.nk - i * T::BN, scale);
-        long_rescale<T>(x, state, scale);
+        long_rescale<T, MAX>(x, state, scale);
         long_pack<T>(x, p);
         lost |= state;
         long_await<T>(w.gv, at);
@@ -453,7 +452,7 @@ FLASH_DEVICE int long_early_step(const LongStream<T> &w, LongState<T> &x, uint32
     pin(x.o);
     pin(before);
     long_release<T>(w.gv, at - T::SPLIT);
-    long_rescale<T>(x, state, scale);
+    long_rescale<T, MAX>(x, state, scale);
     return state;
 }
 
@@ -574,7 +573,7 @@ template <class T, FlashMax MAX> FLASH_DEVICE int long_stream_overlap(const Long
         pin(x.o);
         pin(p);
         long_release<T>(w.gv, before);
-        long_rescale<T>(x, state, scale);
+        long_rescale<T, MAX>(x, state, scale);
         lost |= state;
         long_pack<T>(x, p);
     }

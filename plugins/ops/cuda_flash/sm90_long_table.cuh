@@ -83,8 +83,8 @@ static int wide_launch(const flash_problem *p, const flash_device *device, void 
 
 /* in the order of FLASH_LONG_DIMS */
 const flash_entry LONG_TABLE[FLASH_LONG_COUNT] = {
-    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),   LONG(64, 96, 2, 2, 6, SERIAL, FIRST),  LONG(80, 128, 2, 1, 2, OVERLAP, FULL),
-    LONG(128, 128, 2, 1, 2, OVERLAP, FULL), LONG(160, 80, 2, 1, 2, OVERLAP, FULL), LONG(256, 64, 2, 1, 1, PLAIN, FULL), {wide_ready, wide_launch},
+    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),   LONG(64, 96, 2, 2, 6, SERIAL, FIRST),  LONG(80, 128, 2, 1, 2, TURNS, FULL),
+    LONG(128, 128, 2, 1, 2, TURNS, FIRST), LONG(160, 80, 2, 1, 2, TURNS, FIRST), LONG(256, 64, 2, 1, 1, PLAIN, FULL), {wide_ready, wide_launch},
 };
 
 const flash_entry MASS_TABLE[FLASH_MASS_COUNT] = {MASS(40, 128, 4, 6), MASS(64, 128, 4, 6), MASS(80, 128, 4, 3), MASS(128, 128, 4, 3), MASS(160, 128, 3, 2)};
