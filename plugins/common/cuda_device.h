@@ -1,7 +1,8 @@
-/* cuda_device.h: what plugins for NVIDIA GPUs share: the device of an op, its errors and its memory interface.
+/* cuda_device.h: what plugins for NVIDIA GPUs share: the device of an op, its errors and its memory
+ * interface.
  *
- * The CUDA runtime is linked in statically and looks for the driver when it is first called, so that a plugin loads on
- * a machine without one, and create says what is missing.
+ * The CUDA runtime is linked in statically and looks for the driver when it is first called, so
+ * that a plugin loads on a machine without one, and create says what is missing.
  */
 #ifndef ATTN_COMMON_CUDA_DEVICE_H
 #define ATTN_COMMON_CUDA_DEVICE_H
@@ -12,14 +13,17 @@
 #include <cuda_runtime_api.h>
 #include <string.h>
 
-/* `what` failed with `code`. Memory that ran out leaves the op usable; a sticky error of the context does not. */
-static inline attn_status cuda_fail(attn_error *err, const char *who, const char *what, cudaError_t code)
+/* `what` failed with `code`. Memory that ran out leaves the op usable; a sticky error of the
+ * context does not. */
+static inline attn_status cuda_fail(attn_error *err, const char *who, const char *what,
+                                    cudaError_t code)
 {
     attn_status status = code == cudaErrorMemoryAllocation ? ATTN_NOMEM : ATTN_DEVICE;
     (void)cudaGetLastError(); /* a launch error that is not sticky must not be met again */
     if (err && err->size >= sizeof *err)
         err->vendor_code = code;
-    return attn_fail(err, status, "%s: %s: %s (%s)", who, what, cudaGetErrorString(code), cudaGetErrorName(code));
+    return attn_fail(err, status, "%s: %s: %s (%s)", who, what, cudaGetErrorString(code),
+                     cudaGetErrorName(code));
 }
 
 /* Makes `id` current for this thread; *before is what cuda_leave puts back. */
@@ -37,30 +41,40 @@ static inline void cuda_leave(int id, int before)
         (void)cudaSetDevice(before);
 }
 
-/* A create's checks: the host table, a CUDA device of that number, no parameters. Writes what the device is. */
-static inline attn_status cuda_create_check(const char *who, const attn_host *host, const attn_device *device,
-                                            const attn_param *params, uint32_t n_params, struct cudaDeviceProp *properties, attn_error *err)
+/* A create's checks: the host table, a CUDA device of that number, no parameters. Writes what the
+ * device is. */
+static inline attn_status cuda_create_check(const char *who, const attn_host *host,
+                                            const attn_device *device, const attn_param *params,
+                                            uint32_t n_params, struct cudaDeviceProp *properties,
+                                            attn_error *err)
 {
     int count = 0;
     if (!host || host->size < sizeof *host)
-        return attn_fail(err, ATTN_INVALID, "%s: the host table's size is %u, expected at least %zu", who, host ? host->size : 0, sizeof *host);
+        return attn_fail(err, ATTN_INVALID,
+                         "%s: the host table's size is %u, expected at least %zu", who,
+                         host ? host->size : 0, sizeof *host);
     if (device->type != ATTN_DEVICE_CUDA)
-        return attn_fail(err, ATTN_UNSUPPORTED, "%s: device type is %d, expected %d (CUDA)", who, device->type, ATTN_DEVICE_CUDA);
+        return attn_fail(err, ATTN_UNSUPPORTED, "%s: device type is %d, expected %d (CUDA)", who,
+                         device->type, ATTN_DEVICE_CUDA);
     if (n_params)
-        return attn_fail(err, ATTN_INVALID, "%s: unknown parameter %s, expected none", who, params[0].name ? params[0].name : "(no name)");
+        return attn_fail(err, ATTN_INVALID, "%s: unknown parameter %s, expected none", who,
+                         params[0].name ? params[0].name : "(no name)");
     cudaError_t code = cudaGetDeviceCount(&count);
     if (code != cudaSuccess) {
         (void)cudaGetLastError();
-        return attn_fail(err, ATTN_UNSUPPORTED, "%s: no CUDA device: %s (%s)", who, cudaGetErrorString(code), cudaGetErrorName(code));
+        return attn_fail(err, ATTN_UNSUPPORTED, "%s: no CUDA device: %s (%s)", who,
+                         cudaGetErrorString(code), cudaGetErrorName(code));
     }
     if (device->id < 0 || device->id >= count)
-        return attn_fail(err, ATTN_UNSUPPORTED, "%s: device %d does not exist, expected 0 to %d", who, device->id, count - 1);
+        return attn_fail(err, ATTN_UNSUPPORTED, "%s: device %d does not exist, expected 0 to %d",
+                         who, device->id, count - 1);
     code = cudaGetDeviceProperties(properties, device->id);
     if (code != cudaSuccess)
         return cuda_fail(err, who, "reading the device's properties", code);
     if (properties->major < 8)
-        return attn_fail(err, ATTN_UNSUPPORTED, "%s: %s has compute capability %d.%d, expected at least 8.0", who, properties->name, properties->major,
-                         properties->minor);
+        return attn_fail(err, ATTN_UNSUPPORTED,
+                         "%s: %s has compute capability %d.%d, expected at least 8.0", who,
+                         properties->name, properties->major, properties->minor);
     return ATTN_OK;
 }
 
@@ -90,7 +104,8 @@ static void cuda_memory_free(attn_op *op, void *data)
     cuda_leave(device, before);
 }
 
-static inline attn_status cuda_memory_copy(attn_op *op, void *to, const void *from, uint64_t bytes, enum cudaMemcpyKind kind, void *stream, attn_error *err)
+static inline attn_status cuda_memory_copy(attn_op *op, void *to, const void *from, uint64_t bytes,
+                                           enum cudaMemcpyKind kind, void *stream, attn_error *err)
 {
     int device = ((struct cuda_op_head *)op)->device, before;
     attn_status status = cuda_enter("cuda memory", device, &before, err);
@@ -101,12 +116,14 @@ static inline attn_status cuda_memory_copy(attn_op *op, void *to, const void *fr
     return code == cudaSuccess ? ATTN_OK : cuda_fail(err, "cuda memory", "copying", code);
 }
 
-static attn_status cuda_memory_copy_in(attn_op *op, void *device_data, const void *host_data, uint64_t bytes, void *stream, attn_error *err)
+static attn_status cuda_memory_copy_in(attn_op *op, void *device_data, const void *host_data,
+                                       uint64_t bytes, void *stream, attn_error *err)
 {
     return cuda_memory_copy(op, device_data, host_data, bytes, cudaMemcpyHostToDevice, stream, err);
 }
 
-static attn_status cuda_memory_copy_out(attn_op *op, void *host_data, const void *device_data, uint64_t bytes, void *stream, attn_error *err)
+static attn_status cuda_memory_copy_out(attn_op *op, void *host_data, const void *device_data,
+                                        uint64_t bytes, void *stream, attn_error *err)
 {
     return cuda_memory_copy(op, host_data, device_data, bytes, cudaMemcpyDeviceToHost, stream, err);
 }
@@ -119,7 +136,8 @@ static attn_status cuda_memory_synchronize(attn_op *op, void *stream, attn_error
         return status;
     cudaError_t code = cudaStreamSynchronize((cudaStream_t)stream);
     cuda_leave(device, before);
-    return code == cudaSuccess ? ATTN_OK : cuda_fail(err, "cuda memory", "waiting for the stream", code);
+    return code == cudaSuccess ? ATTN_OK
+                               : cuda_fail(err, "cuda memory", "waiting for the stream", code);
 }
 
 static const attn_memory cuda_memory = {

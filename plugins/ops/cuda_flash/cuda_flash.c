@@ -1,7 +1,9 @@
-/* cuda_flash: exact attention for NVIDIA GPUs in fp16, bf16 and fp32, without a score matrix in memory.
+/* cuda_flash: exact attention for NVIDIA GPUs in fp16, bf16 and fp32, without a score matrix in
+ * memory.
  *
- * Hopper (compute capability 9.0) has two kernel families for fp16 and bf16; every other chip from 8.0 on, and every
- * call that those do not take (bias, mask, band, fp32, probabilities, odd strides), is served by the generic one.
+ * Hopper (compute capability 9.0) has two kernel families for fp16 and bf16; every other chip
+ * from 8.0 on, and every call that those do not take (bias, mask, band, fp32, probabilities, odd
+ * strides), is served by the generic one.
  *
  *   cuda_flash.c        this file: the op
  *   flash_select.c      which kernels serve a call
@@ -9,13 +11,13 @@
  *   sm90_long.cuh       Hopper, long key sequences: a producer warpgroup, wgmma, online softmax
  *   sm90_mass.cuh       its second pass, for column sums
  *   sm90_wide.cuh       Hopper, head dimensions up to 512
- *   sm90_short.cuh      Hopper, up to 256 keys: the whole row in registers, column sums in the same pass
- *   sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
- *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; column sums and probabilities as a second pass
- *   generic_f32.cuh     fp32 on the multiply-add units, likewise
+ *   sm90_short.cuh      Hopper, up to 256 keys: the whole row in registers, column sums in the same
+ * pass sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
+ *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; column sums and probabilities as
+ * a second pass generic_f32.cuh     fp32 on the multiply-add units, likewise
  *
- * Check: meson test -C build ops (selection and refusals, no GPU needed); tools/check-gpu build (all of it, on a GPU).
- * Time: tools/python/bench_peers.py build.
+ * Check: meson test -C build ops (selection and refusals, no GPU needed); tools/check-gpu build
+ * (all of it, on a GPU). Time: tools/python/bench_peers.py build.
  */
 #include "attn_abi.h"
 #include "cuda_device.h"
@@ -54,10 +56,18 @@ static attn_status all_ready(int hopper, attn_error *err)
         const flash_entry *entries;
         int count, hopper;
     } tables[] = {
-        {flash_generic_f16, FLASH_GENERIC_COUNT, 0}, {flash_generic_bf16, FLASH_GENERIC_COUNT, 0}, {flash_generic_f32, FLASH_GENERIC_COUNT, 0},
-        {flash_second_f16, FLASH_GENERIC_COUNT, 0},  {flash_second_bf16, FLASH_GENERIC_COUNT, 0},  {flash_second_f32, FLASH_GENERIC_COUNT, 0},
-        {flash_long_f16, FLASH_LONG_COUNT, 1},       {flash_long_bf16, FLASH_LONG_COUNT, 1}, {flash_mass_f16, FLASH_MASS_COUNT, 1}, {flash_mass_bf16, FLASH_MASS_COUNT, 1},
-        {flash_short_f16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1}, {flash_short_bf16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1},
+        {flash_generic_f16, FLASH_GENERIC_COUNT, 0},
+        {flash_generic_bf16, FLASH_GENERIC_COUNT, 0},
+        {flash_generic_f32, FLASH_GENERIC_COUNT, 0},
+        {flash_second_f16, FLASH_GENERIC_COUNT, 0},
+        {flash_second_bf16, FLASH_GENERIC_COUNT, 0},
+        {flash_second_f32, FLASH_GENERIC_COUNT, 0},
+        {flash_long_f16, FLASH_LONG_COUNT, 1},
+        {flash_long_bf16, FLASH_LONG_COUNT, 1},
+        {flash_mass_f16, FLASH_MASS_COUNT, 1},
+        {flash_mass_bf16, FLASH_MASS_COUNT, 1},
+        {flash_short_f16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1},
+        {flash_short_bf16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1},
     };
     attn_status status = ATTN_OK;
     for (unsigned i = 0; i < sizeof tables / sizeof tables[0] && status == ATTN_OK; i++)
@@ -66,7 +76,9 @@ static attn_status all_ready(int hopper, attn_error *err)
     return status;
 }
 
-static attn_status op_create(const attn_host *host, const attn_device *device, const attn_param *params, uint32_t n_params, attn_op **op, attn_error *err)
+static attn_status op_create(const attn_host *host, const attn_device *device,
+                             const attn_param *params, uint32_t n_params, attn_op **op,
+                             attn_error *err)
 {
     struct cudaDeviceProp properties;
     int before;
@@ -82,7 +94,8 @@ static attn_status op_create(const attn_host *host, const attn_device *device, c
     status = cuda_enter(NAME, device->id, &before, err);
     if (status == ATTN_OK) {
         enum cudaDriverEntryPointQueryResult found;
-        if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &made->device.encode, 12000, cudaEnableDefault, &found) != cudaSuccess ||
+        if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &made->device.encode, 12000,
+                                             cudaEnableDefault, &found) != cudaSuccess ||
             found != cudaDriverEntryPointSuccess) {
             (void)cudaGetLastError();
             made->device.encode = NULL; /* a driver before 12.0: the generic kernels serve */
@@ -102,12 +115,15 @@ static void op_destroy(attn_op *op)
     free(op);
 }
 
-static attn_status op_check(const struct attn_op *op, const attn_op_call *call, struct op_shape *shape, flash_problem *p, attn_error *err)
+static attn_status op_check(const struct attn_op *op, const attn_op_call *call,
+                            struct op_shape *shape, flash_problem *p, attn_error *err)
 {
     attn_status status = op_call_check(NAME, call, shape, err);
-    if (status == ATTN_OK && (call->q.device_type != ATTN_DEVICE_CUDA || call->q.device_id != op->head.device))
-        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": tensors are on device %d:%d, expected %d:%d", call->q.device_type, call->q.device_id,
-                           ATTN_DEVICE_CUDA, op->head.device);
+    if (status == ATTN_OK &&
+        (call->q.device_type != ATTN_DEVICE_CUDA || call->q.device_id != op->head.device))
+        status =
+            attn_fail(err, ATTN_UNSUPPORTED, NAME ": tensors are on device %d:%d, expected %d:%d",
+                      call->q.device_type, call->q.device_id, ATTN_DEVICE_CUDA, op->head.device);
     if (status == ATTN_OK)
         status = flash_problem_of(NAME, call, shape, p, err);
     return status;
@@ -120,7 +136,8 @@ static attn_status op_supports(attn_op *op, const attn_op_call *call, attn_error
     return op_check(op, call, &shape, &p, err);
 }
 
-static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan, uint64_t *scratch, attn_error *err)
+static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan,
+                              uint64_t *scratch, attn_error *err)
 {
     struct op_shape shape;
     flash_problem p;
@@ -130,7 +147,8 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     struct attn_op_plan *made = malloc(sizeof *made);
     if (!made)
         return attn_fail(err, ATTN_NOMEM, NAME ": no memory for %zu bytes", sizeof *made);
-    *made = (struct attn_op_plan){.op = op, .shape = shape, .scratch = flash_scratch(&p, op->hopper)};
+    *made =
+        (struct attn_op_plan){.op = op, .shape = shape, .scratch = flash_scratch(&p, op->hopper)};
     *scratch = made->scratch;
     *plan = made;
     return ATTN_OK;
@@ -138,7 +156,9 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
 
 static int is_aligned(const flash_problem *p)
 {
-    return (((uintptr_t)p->q.data | (uintptr_t)p->k.data | (uintptr_t)p->v.data | (uintptr_t)p->out.data) & 15) == 0;
+    return (((uintptr_t)p->q.data | (uintptr_t)p->k.data | (uintptr_t)p->v.data |
+             (uintptr_t)p->out.data) &
+            15) == 0;
 }
 
 static const flash_entry *first_kernel(const flash_problem *p, const flash_choice *c)
@@ -148,7 +168,9 @@ static const flash_entry *first_kernel(const flash_problem *p, const flash_choic
         return bf16 ? &flash_long_bf16[c->index] : &flash_long_f16[c->index];
     if (c->family == FLASH_SHORT)
         return bf16 ? &flash_short_bf16[c->set][c->index] : &flash_short_f16[c->set][c->index];
-    return p->dtype == FLASH_F32 ? &flash_generic_f32[c->index] : bf16 ? &flash_generic_bf16[c->index] : &flash_generic_f16[c->index];
+    return p->dtype == FLASH_F32 ? &flash_generic_f32[c->index]
+           : bf16                ? &flash_generic_bf16[c->index]
+                                 : &flash_generic_f16[c->index];
 }
 
 static const flash_entry *second_kernel(const flash_problem *p, int mass)
@@ -156,10 +178,13 @@ static const flash_entry *second_kernel(const flash_problem *p, int mass)
     if (mass >= 0)
         return p->dtype == FLASH_BF16 ? &flash_mass_bf16[mass] : &flash_mass_f16[mass];
     const int index = p->d <= 64 ? 0 : p->d <= 128 ? 1 : p->d <= 256 ? 2 : 3;
-    return p->dtype == FLASH_F32 ? &flash_second_f32[index] : p->dtype == FLASH_BF16 ? &flash_second_bf16[index] : &flash_second_f16[index];
+    return p->dtype == FLASH_F32    ? &flash_second_f32[index]
+           : p->dtype == FLASH_BF16 ? &flash_second_bf16[index]
+                                    : &flash_second_f16[index];
 }
 
-/* Scratch: the log-sum-exp that the second pass reads, if the caller wants none, then the partial column sums. */
+/* Scratch: the log-sum-exp that the second pass reads, if the caller wants none, then the partial
+ * column sums. */
 static void lay_out_scratch(flash_problem *p, const flash_choice *c, void *scratch)
 {
     if (c->lse_bytes) {
@@ -171,13 +196,15 @@ static void lay_out_scratch(flash_problem *p, const flash_choice *c, void *scrat
     p->scratch = c->mass_bytes ? (char *)scratch + c->lse_bytes : NULL;
 }
 
-static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *scratch, void *stream)
+static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *scratch,
+                              void *stream)
 {
     int aligned = is_aligned(&p), code;
     const flash_problem asked = p;
     flash_choice choice = flash_select(&p, op->hopper, aligned);
     if (choice.family == FLASH_NOTHING)
-        return p.key_mass.data && p.b > 0 && p.nk > 0 ? (cudaError_t)flash_zero_mass(&p, stream) : cudaSuccess;
+        return p.key_mass.data && p.b > 0 && p.nk > 0 ? (cudaError_t)flash_zero_mass(&p, stream)
+                                                      : cudaSuccess;
     lay_out_scratch(&p, &choice, scratch);
     code = first_kernel(&p, &choice)->launch(&p, &op->device, stream);
     if (code == FLASH_NO_MAP) { /* strides that no tensor map takes */
@@ -229,7 +256,8 @@ ATTN_EXPORT const attn_op_api attn_op_v1 = {
             .id = "org.attnplug.cuda_flash",
             .version = ATTNPLUG_VERSION,
             .vendor = "attnplug",
-            .summary = "NVIDIA GPUs: exact, no score matrix; Hopper kernels and a path for 8.0 and newer",
+            .summary =
+                "NVIDIA GPUs: exact, no score matrix; Hopper kernels and a path for 8.0 and newer",
         },
     .create = op_create,
     .destroy = op_destroy,

@@ -1,5 +1,5 @@
-/* The compiled kernels as C functions. A launch returns a cudaError_t, or FLASH_NO_MAP where the driver refused a
- * tensor map (then another family must serve the call). */
+/* The compiled kernels as C functions. A launch returns a cudaError_t, or FLASH_NO_MAP where the
+ * driver refused a tensor map (then another family must serve the call). */
 #ifndef FLASH_LAUNCH_H
 #define FLASH_LAUNCH_H
 
@@ -23,9 +23,12 @@ typedef struct flash_entry {
 
 extern const flash_entry flash_long_f16[FLASH_LONG_COUNT], flash_long_bf16[FLASH_LONG_COUNT];
 extern const flash_entry flash_mass_f16[FLASH_MASS_COUNT], flash_mass_bf16[FLASH_MASS_COUNT];
-extern const flash_entry flash_short_f16[FLASH_SHORT_SETS][FLASH_SHORT_COUNT], flash_short_bf16[FLASH_SHORT_SETS][FLASH_SHORT_COUNT];
-extern const flash_entry flash_generic_f16[FLASH_GENERIC_COUNT], flash_generic_bf16[FLASH_GENERIC_COUNT], flash_generic_f32[FLASH_GENERIC_COUNT];
-extern const flash_entry flash_second_f16[FLASH_GENERIC_COUNT], flash_second_bf16[FLASH_GENERIC_COUNT], flash_second_f32[FLASH_GENERIC_COUNT];
+extern const flash_entry flash_short_f16[FLASH_SHORT_SETS][FLASH_SHORT_COUNT],
+    flash_short_bf16[FLASH_SHORT_SETS][FLASH_SHORT_COUNT];
+extern const flash_entry flash_generic_f16[FLASH_GENERIC_COUNT],
+    flash_generic_bf16[FLASH_GENERIC_COUNT], flash_generic_f32[FLASH_GENERIC_COUNT];
+extern const flash_entry flash_second_f16[FLASH_GENERIC_COUNT],
+    flash_second_bf16[FLASH_GENERIC_COUNT], flash_second_f32[FLASH_GENERIC_COUNT];
 
 /* key_mass from the partial sums in p->scratch */
 int flash_mass_mean(const flash_problem *p, int parts, int hopper, void *stream);

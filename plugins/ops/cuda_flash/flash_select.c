@@ -20,27 +20,34 @@ int flash_rows_whole(const flash_problem *p)
     return view_whole(&p->q) && view_whole(&p->k) && view_whole(&p->v) && view_whole(&p->out);
 }
 
-/* The Hopper kernels know no bias, mask or band; offsets within a tile fit 32 bits, tensor maps want positive strides. */
+/* The Hopper kernels know no bias, mask or band; offsets within a tile fit 32 bits, tensor maps
+ * want positive strides. */
 static int hopper_takes(const flash_problem *p)
 {
     const int64_t most = INT64_C(1) << 22;
-    if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv || p->d % 8 != 0 || p->nk == 0)
+    if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv ||
+        p->d % 8 != 0 || p->nk == 0)
         return 0;
     if (p->q.row > most || p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
         return 0;
-    return p->k.head >= 0 && p->k.batch >= 0 && p->v.head >= 0 && p->v.batch >= 0 && flash_rows_whole(p);
+    return p->k.head >= 0 && p->k.batch >= 0 && p->v.head >= 0 && p->v.batch >= 0 &&
+           flash_rows_whole(p);
 }
 
 static int short_set(const flash_problem *p)
 {
     if (p->key_mass.data)
         return p->nk <= 64 ? FLASH_SHORT_MASS_64 : p->nk <= 256 ? FLASH_SHORT_MASS_256 : -1;
-    return p->nk <= 80 ? FLASH_SHORT_80 : p->nk <= 128 ? FLASH_SHORT_128 : p->nk <= 256 ? FLASH_SHORT_256 : -1;
+    return p->nk <= 80    ? FLASH_SHORT_80
+           : p->nk <= 128 ? FLASH_SHORT_128
+           : p->nk <= 256 ? FLASH_SHORT_256
+                          : -1;
 }
 
 flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
 {
-    static const int long_dims[] = FLASH_LONG_DIMS, short_dims[] = FLASH_SHORT_DIMS, generic_dims[] = {64, 128, 256, 512};
+    static const int long_dims[] = FLASH_LONG_DIMS, short_dims[] = FLASH_SHORT_DIMS,
+                     generic_dims[] = {64, 128, 256, 512};
     flash_choice c = {.family = FLASH_NOTHING, .index = -1, .set = -1, .mass = -1};
     const uint64_t rows = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)p->nq;
     const int wide = p->d > p->dv ? p->d : p->dv;
@@ -66,9 +73,11 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
     if (p->key_mass.data && p->nk > 0) {
         c.clustered = one_pass && p->nq <= 64 && p->h <= 8;
         c.mass_parts = c.clustered ? 0 : one_pass ? (p->nq + 63) / 64 : 1;
-        c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk * sizeof(float);
+        c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk *
+                       sizeof(float);
     }
-    if (c.second_pass && c.family == FLASH_LONG && !p->probs.data && p->h == p->hkv && p->q.row > 0 && p->q.head >= 0 && p->q.batch >= 0)
+    if (c.second_pass && c.family == FLASH_LONG && !p->probs.data && p->h == p->hkv &&
+        p->q.row > 0 && p->q.head >= 0 && p->q.batch >= 0)
         c.mass = first_holding(short_dims, FLASH_MASS_COUNT, p->d); /* the same sizes */
     if (c.second_pass && !p->lse.data)
         c.lse_bytes = (rows * sizeof(float) + 255) / 256 * 256;

@@ -1,16 +1,31 @@
-/* Which kernels serve a call, decided from shapes, strides and alignment alone. Plain C, needs no GPU. */
+/* Which kernels serve a call, decided from shapes, strides and alignment alone. Plain C, needs no
+ * GPU. */
 #ifndef FLASH_SELECT_H
 #define FLASH_SELECT_H
 
 #include "flash_kernel.h"
 
-/* The compiled head dimensions of the Hopper kernels; a call takes the smallest that holds its own. */
-#define FLASH_LONG_DIMS  {40, 64, 80, 128, 160, 256, 512}
-#define FLASH_SHORT_DIMS {40, 64, 80, 128, 160}
+/* The compiled head dimensions of the Hopper kernels; a call takes the smallest that holds its own.
+ */
+#define FLASH_LONG_DIMS                                                                            \
+    {                                                                                              \
+        40, 64, 80, 128, 160, 256, 512                                                             \
+    }
+#define FLASH_SHORT_DIMS                                                                           \
+    {                                                                                              \
+        40, 64, 80, 128, 160                                                                       \
+    }
 enum { FLASH_LONG_COUNT = 7, FLASH_SHORT_COUNT = 5, FLASH_MASS_COUNT = 5 };
 
 /* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
-enum { FLASH_SHORT_80, FLASH_SHORT_128, FLASH_SHORT_256, FLASH_SHORT_MASS_64, FLASH_SHORT_MASS_256, FLASH_SHORT_SETS };
+enum {
+    FLASH_SHORT_80,
+    FLASH_SHORT_128,
+    FLASH_SHORT_256,
+    FLASH_SHORT_MASS_64,
+    FLASH_SHORT_MASS_256,
+    FLASH_SHORT_SETS
+};
 
 /* head dimensions up to 64, 128, 256, 512 */
 enum { FLASH_GENERIC_COUNT = 4 };
@@ -19,16 +34,20 @@ typedef enum flash_family { FLASH_NOTHING, FLASH_LONG, FLASH_SHORT, FLASH_GENERI
 
 typedef struct flash_choice {
     flash_family family;
-    int index;        /* which compiled head dimension */
-    int set;          /* FLASH_SHORT: which key count */
-    int mass;         /* FLASH_LONG with column sums: the second pass's compiled head dimension, or -1: the generic one */
-    int second_pass;  /* probabilities or column sums come from a pass over Q K^T with the log-sum-exp */
-    int clustered;    /* FLASH_SHORT with column sums: a cluster of blocks takes the mean over heads, no scratch */
-    int mass_parts;   /* partial column sums a head, 0: none wanted, or none left to add */
+    int index; /* which compiled head dimension */
+    int set;   /* FLASH_SHORT: which key count */
+    int mass;  /* FLASH_LONG with column sums: the second pass's compiled head dimension, or -1: the
+                  generic one */
+    int second_pass; /* probabilities or column sums come from a pass over Q K^T with the
+                        log-sum-exp */
+    int clustered;   /* FLASH_SHORT with column sums: a cluster of blocks takes the mean over heads,
+                        no scratch */
+    int mass_parts;  /* partial column sums a head, 0: none wanted, or none left to add */
     uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp, then partial sums */
 } flash_choice;
 
-/* `hopper`: compute capability 9.0. `aligned`: rows of q, k, v and out start at 16-byte boundaries. */
+/* `hopper`: compute capability 9.0. `aligned`: rows of q, k, v and out start at 16-byte boundaries.
+ */
 flash_choice flash_select(const flash_problem *p, int hopper, int aligned);
 
 /* Are the strides of q, k, v and out such that aligned data makes every row aligned? */

@@ -1,10 +1,11 @@
-/* What the kernels for any chip and any call share: how a score is masked and biased, and how tiles are loaded. */
+/* What the kernels for any chip and any call share: how a score is masked and biased, and how tiles
+ * are loaded. */
 #ifndef FLASH_GENERIC_COMMON_CUH
 #define FLASH_GENERIC_COMMON_CUH
 
+#include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cstdint>
 
 #include "flash_kernel.h"
 
@@ -27,7 +28,8 @@ struct GenericScore {
     float scale;
 
     __device__ __forceinline__ GenericScore(const flash_problem &p, int b, int h)
-        : a(p), bias(b * p.bias.batch + h * p.bias.head), mask(b * p.mask.batch + h * p.mask.head), scale(p.scale * FLASH_LOG2E)
+        : a(p), bias(b * p.bias.batch + h * p.bias.head), mask(b * p.mask.batch + h * p.mask.head),
+          scale(p.scale * FLASH_LOG2E)
     {
     }
 
@@ -41,13 +43,16 @@ struct GenericScore {
             return -INFINITY;
         float s = dot * scale;
         if (a.bias.data)
-            s += generic_float(a.bias.data, bias + i * a.bias.row + j * a.bias.col, a.bias_dtype) * FLASH_LOG2E;
+            s += generic_float(a.bias.data, bias + i * a.bias.row + j * a.bias.col, a.bias_dtype) *
+                 FLASH_LOG2E;
         return s;
     }
 };
 
-/* Keys [first, last) hold all that rows [row0, row0 + rows) may see of the band; first is a multiple of `tile`. */
-__device__ __forceinline__ void generic_key_range(const flash_problem &a, int row0, int rows, int tile, int &first, int &last)
+/* Keys [first, last) hold all that rows [row0, row0 + rows) may see of the band; first is a
+ * multiple of `tile`. */
+__device__ __forceinline__ void generic_key_range(const flash_problem &a, int row0, int rows,
+                                                  int tile, int &first, int &last)
 {
     first = 0;
     last = a.nk;
@@ -60,10 +65,11 @@ __device__ __forceinline__ void generic_key_range(const flash_problem &a, int ro
         last = (int)max(bottom + a.band_hi + 1, (int64_t)0);
 }
 
-/* Copies rows x cols elements of a strided matrix to shared memory, zeros where there are none. `whole`: rows may be
- * read in 16-byte pieces. */
+/* Copies rows x cols elements of a strided matrix to shared memory, zeros where there are none.
+ * `whole`: rows may be read in 16-byte pieces. */
 template <class E, int ROWS, int COLS, int THREADS>
-__device__ __forceinline__ void generic_load(E *dst, int pitch, const E *src, int64_t row_stride, int64_t col_stride, int rows, int cols, bool whole)
+__device__ __forceinline__ void generic_load(E *dst, int pitch, const E *src, int64_t row_stride,
+                                             int64_t col_stride, int rows, int cols, bool whole)
 {
     constexpr int PER = 16 / sizeof(E);
     if (whole) {
@@ -78,16 +84,19 @@ __device__ __forceinline__ void generic_load(E *dst, int pitch, const E *src, in
     } else {
         for (int id = threadIdx.x; id < ROWS * COLS; id += THREADS) {
             const int r = id / COLS, c = id % COLS;
-            dst[r * pitch + c] = r < rows && c < cols ? src[r * row_stride + c * col_stride] : E(0.f);
+            dst[r * pitch + c] =
+                r < rows && c < cols ? src[r * row_stride + c * col_stride] : E(0.f);
         }
     }
 }
 
-/* May rows of this view be read in 16-byte pieces of `bytes`-sized elements, `cols` of them valid? */
+/* May rows of this view be read in 16-byte pieces of `bytes`-sized elements, `cols` of them valid?
+ */
 __device__ __forceinline__ bool generic_whole(const flash_view &v, int cols, int bytes)
 {
     const int64_t per = 16 / bytes;
-    return v.col == 1 && cols % per == 0 && v.row % per == 0 && v.head % per == 0 && v.batch % per == 0 && ((uintptr_t)v.data & 15) == 0;
+    return v.col == 1 && cols % per == 0 && v.row % per == 0 && v.head % per == 0 &&
+           v.batch % per == 0 && ((uintptr_t)v.data & 15) == 0;
 }
 
 template <class E> __device__ __forceinline__ E generic_round(float x)

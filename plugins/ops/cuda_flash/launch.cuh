@@ -1,11 +1,13 @@
-/* A kernel launch that may start while the one before it ends (programmatic dependent launch on sm_90; kernels wait
- * with griddepcontrol before they touch memory). */
+/* A kernel launch that may start while the one before it ends (programmatic dependent launch on
+ * sm_90; kernels wait with griddepcontrol before they touch memory). */
 #ifndef FLASH_LAUNCH_CUH
 #define FLASH_LAUNCH_CUH
 
 #include <cuda_runtime_api.h>
 
-template <class Kernel, class... Args> static int launch(Kernel kernel, dim3 grid, int threads, int smem, void *stream, bool early, int cluster, const Args &...args)
+template <class Kernel, class... Args>
+static int launch(Kernel kernel, dim3 grid, int threads, int smem, void *stream, bool early,
+                  int cluster, const Args &...args)
 {
     cudaLaunchConfig_t config = {};
     cudaLaunchAttribute attributes[2] = {};

@@ -2,9 +2,9 @@
 #ifndef FLASH_SM90_COMMON_CUH
 #define FLASH_SM90_COMMON_CUH
 
+#include <cstdint>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cstdint>
 
 #include "flash_kernel.h"
 #include "sm90_wgmma.cuh"
@@ -30,7 +30,8 @@ FLASH_DEVICE void mbarrier_arrive(uint32_t bar)
 
 FLASH_DEVICE void mbarrier_expect(uint32_t bar, uint32_t bytes)
 {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(bytes)
+                 : "memory");
 }
 
 FLASH_DEVICE void mbarrier_wait(uint32_t bar, uint32_t parity)
@@ -58,7 +59,8 @@ FLASH_DEVICE bool mbarrier_ready(uint32_t bar, uint32_t parity)
     return __all_sync(0xffffffffu, ok);
 }
 
-/* Ordinary and cp.async writes become visible to wgmma only behind this fence, made by the writing thread. */
+/* Ordinary and cp.async writes become visible to wgmma only behind this fence, made by the writing
+ * thread. */
 FLASH_DEVICE void fence_proxy_async()
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
@@ -78,13 +80,16 @@ FLASH_DEVICE void named_barrier_arrive(int id, int threads)
 
 FLASH_DEVICE void cp_async16(uint32_t dst, const void *src, uint32_t bytes)
 {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes)
+                 : "memory");
 }
 
 /* for data that is read once, row after row: brings the line's neighbours into L2 as well */
 FLASH_DEVICE void cp_async16_ahead(uint32_t dst, const void *src, uint32_t bytes)
 {
-    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src), "r"(bytes) : "memory");
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src),
+                 "r"(bytes)
+                 : "memory");
 }
 
 FLASH_DEVICE void cp_async_commit()
@@ -98,9 +103,11 @@ template <int N> FLASH_DEVICE void cp_async_wait()
 }
 
 /* One box of a [B, H, N, D] tensor map; what lies outside the tensor arrives as zeros. */
-FLASH_DEVICE void tma_load(uint32_t dst, const void *map, uint32_t bar, int column, int row, int head, int batch)
+FLASH_DEVICE void tma_load(uint32_t dst, const void *map, uint32_t bar, int column, int row,
+                           int head, int batch)
 {
-    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(dst),
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(dst),
                  "l"(map), "r"(bar), "r"(column), "r"(row), "r"(head), "r"(batch)
                  : "memory");
 }
@@ -137,8 +144,9 @@ template <int R> FLASH_DEVICE void pin(uint32_t (&d)[R])
         asm volatile("" : "+r"(d[i])::"memory");
 }
 
-/* Matrix descriptor of a tile of 128-byte rows under the 128-byte swizzle (PTX ISA, "Matrix Descriptor Format").
- * `chunk_pitch` is the distance between 64-column chunks (used where B is N-major); 8 rows take 1024 bytes. */
+/* Matrix descriptor of a tile of 128-byte rows under the 128-byte swizzle (PTX ISA, "Matrix
+ * Descriptor Format"). `chunk_pitch` is the distance between 64-column chunks (used where B is
+ * N-major); 8 rows take 1024 bytes. */
 FLASH_DEVICE uint64_t tile_descriptor(uint32_t address, uint32_t chunk_pitch)
 {
     return (uint64_t)((address & 0x3FFFF) >> 4) | ((uint64_t)(chunk_pitch >> 4) << 16) |
@@ -182,11 +190,15 @@ FLASH_DEVICE float quad_sum(float x)
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
-/* A loader's part of a tile of rows with CHUNKS 16-byte pieces each: THREADS threads walk the pieces in order, and after
- * PERIOD steps each thread stands at the same column ROWS rows further down, where the swizzle is the same. */
+/* A loader's part of a tile of rows with CHUNKS 16-byte pieces each: THREADS threads walk the
+ * pieces in order, and after PERIOD steps each thread stands at the same column ROWS rows further
+ * down, where the swizzle is the same. */
 template <int CHUNKS, int THREADS> struct TileWalk {
-    static constexpr int gcd(int a, int b) { return b ? gcd(b, a % b) : a; }
-    static constexpr int BASE = CHUNKS / gcd(CHUNKS, THREADS);                     /* steps until the columns repeat */
+    static constexpr int gcd(int a, int b)
+    {
+        return b ? gcd(b, a % b) : a;
+    }
+    static constexpr int BASE = CHUNKS / gcd(CHUNKS, THREADS); /* steps until the columns repeat */
     static constexpr int BASE_ROWS = THREADS * BASE / CHUNKS;
     static constexpr int TIMES = BASE_ROWS % 8 == 0 ? 1 : 8 / gcd(BASE_ROWS, 8);
     static constexpr int PERIOD = BASE * TIMES, ROWS = BASE_ROWS * TIMES;

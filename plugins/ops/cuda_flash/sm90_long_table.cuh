@@ -1,21 +1,27 @@
-/* The compiled shapes of the long kernel, of its second pass and of the wide kernel, for one element type. */
-#include <cudaTypedefs.h>
+/* The compiled shapes of the long kernel, of its second pass and of the wide kernel, for one
+ * element type. */
 #include <cstring>
+#include <cudaTypedefs.h>
 
 #include "flash_launch.h"
 #include "launch.cuh"
 #include "sm90_mass.cuh"
 #include "sm90_wide.cuh"
 
-template <bool BF> static int long_map(CUtensorMap *map, const flash_view &v, const flash_problem &p, int rows, void *encode)
+template <bool BF>
+static int long_map(CUtensorMap *map, const flash_view &v, const flash_problem &p, int rows,
+                    void *encode)
 {
     /* a broadcast dimension has one element: the kernel then asks for index 0 */
-    const cuuint64_t dims[4] = {(cuuint64_t)p.d, (cuuint64_t)p.nk, (cuuint64_t)(v.head ? p.hkv : 1), (cuuint64_t)(v.batch ? p.b : 1)};
-    const cuuint64_t strides[3] = {(cuuint64_t)v.row * 2, (cuuint64_t)(v.head ? v.head * 2 : 16), (cuuint64_t)(v.batch ? v.batch * 2 : 16)};
+    const cuuint64_t dims[4] = {(cuuint64_t)p.d, (cuuint64_t)p.nk, (cuuint64_t)(v.head ? p.hkv : 1),
+                                (cuuint64_t)(v.batch ? p.b : 1)};
+    const cuuint64_t strides[3] = {(cuuint64_t)v.row * 2, (cuuint64_t)(v.head ? v.head * 2 : 16),
+                                   (cuuint64_t)(v.batch ? v.batch * 2 : 16)};
     const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, ones[4] = {1, 1, 1, 1};
-    const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)encode)(map, BF ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, v.data, dims,
-                                                                    strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                                                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)encode)(
+        map, BF ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, v.data,
+        dims, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? 0 : FLASH_NO_MAP;
 }
 
@@ -24,16 +30,21 @@ template <class T> static int long_ready()
     return allow_smem(flash_long_kernel<T>, T::SMEM);
 }
 
-template <class T> static int long_launch(const flash_problem *p, const flash_device *device, void *stream)
+template <class T>
+static int long_launch(const flash_problem *p, const flash_device *device, void *stream)
 {
     const int64_t tiles = (int64_t)((p->nq + T::ROWS * 64 - 1) / (T::ROWS * 64)) * p->b * p->h;
-    const int64_t least = (tiles + T::MAX_TILES - 1) / T::MAX_TILES, want = tiles < device->sms ? tiles : device->sms;
+    const int64_t least = (tiles + T::MAX_TILES - 1) / T::MAX_TILES,
+                  want = tiles < device->sms ? tiles : device->sms;
     flash_long_args args;
     memset(&args, 0, sizeof args);
     args.p = *p;
-    if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN / 2, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode)))
+    if (T::TMA &&
+        (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN / 2, device->encode) ||
+         long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode)))
         return FLASH_NO_MAP;
-    return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS, T::SMEM, stream, true, 1, args);
+    return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS,
+                  T::SMEM, stream, true, 1, args);
 }
 
 template <class T> static int mass_ready()
@@ -42,7 +53,8 @@ template <class T> static int mass_ready()
 }
 
 /* q and k change places */
-template <class T> static int mass_launch(const flash_problem *p, const flash_device *device, void *stream)
+template <class T>
+static int mass_launch(const flash_problem *p, const flash_device *device, void *stream)
 {
     const int64_t tiles = (int64_t)((p->nk + T::ROWS * 64 - 1) / (T::ROWS * 64)) * p->b * p->h;
     flash_long_args args;
@@ -52,9 +64,11 @@ template <class T> static int mass_launch(const flash_problem *p, const flash_de
     args.p.k = p->q;
     args.p.nq = p->nk;
     args.p.nk = p->nq;
-    if (T::TMA && (!device->encode || long_map<T::BF>(&args.k, args.p.k, args.p, T::BN / 2, device->encode)))
+    if (T::TMA &&
+        (!device->encode || long_map<T::BF>(&args.k, args.p.k, args.p, T::BN / 2, device->encode)))
         return FLASH_NO_MAP;
-    return launch(flash_mass_kernel<T>, dim3((unsigned)(tiles < device->sms ? tiles : device->sms)), T::THREADS, MassLayout<T>::SMEM, stream, true, 1, args);
+    return launch(flash_mass_kernel<T>, dim3((unsigned)(tiles < device->sms ? tiles : device->sms)),
+                  T::THREADS, MassLayout<T>::SMEM, stream, true, 1, args);
 }
 
 static int wide_ready()
@@ -68,23 +82,41 @@ static int wide_launch(const flash_problem *p, const flash_device *device, void 
     flash_long_args args;
     memset(&args, 0, sizeof args);
     args.p = *p;
-    if (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN, device->encode) || long_map<T::BF>(&args.v, p->v, *p, T::BN, device->encode))
+    if (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN, device->encode) ||
+        long_map<T::BF>(&args.v, p->v, *p, T::BN, device->encode))
         return FLASH_NO_MAP;
-    return launch(flash_wide_kernel<T>, dim3((unsigned)((p->nq + 63) / 64 * (int64_t)p->b * p->h * 2)), T::THREADS, T::SMEM, stream, true, 1, args);
+    return launch(flash_wide_kernel<T>,
+                  dim3((unsigned)((p->nq + 63) / 64 * (int64_t)p->b * p->h * 2)), T::THREADS,
+                  T::SMEM, stream, true, 1, args);
 }
 
 #define LONG(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                               \
-    {long_ready<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>, \
-     long_launch<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>}
+    {                                                                                              \
+        long_ready<                                                                                \
+            LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>, \
+            long_launch<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER,                 \
+                                  FLASH_MAX_##MAX, LONG_BF>>                                       \
+    }
 
 #define MASS(D, BN, ROWS, STAGES)                                                                  \
-    {mass_ready<LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>,   \
-     mass_launch<LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>}
+    {                                                                                              \
+        mass_ready<                                                                                \
+            LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>,       \
+            mass_launch<                                                                           \
+                LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>    \
+    }
 
 /* in the order of FLASH_LONG_DIMS */
 const flash_entry LONG_TABLE[FLASH_LONG_COUNT] = {
-    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),   LONG(64, 96, 2, 2, 6, SERIAL, FIRST),  LONG(80, 128, 2, 1, 2, TURNS, FULL),
-    LONG(128, 128, 2, 1, 2, TURNS, FIRST), LONG(160, 80, 2, 1, 2, TURNS, FIRST), LONG(256, 64, 2, 1, 1, PLAIN, FULL), {wide_ready, wide_launch},
+    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),
+    LONG(64, 96, 2, 2, 6, SERIAL, FIRST),
+    LONG(80, 128, 2, 1, 2, TURNS, FULL),
+    LONG(128, 128, 2, 1, 2, TURNS, FIRST),
+    LONG(160, 80, 2, 1, 2, TURNS, FIRST),
+    LONG(256, 64, 2, 1, 1, PLAIN, FULL),
+    {wide_ready, wide_launch},
 };
 
-const flash_entry MASS_TABLE[FLASH_MASS_COUNT] = {MASS(40, 128, 4, 6), MASS(64, 128, 4, 6), MASS(80, 128, 4, 3), MASS(128, 128, 4, 3), MASS(160, 128, 3, 2)};
+const flash_entry MASS_TABLE[FLASH_MASS_COUNT] = {MASS(40, 128, 4, 6), MASS(64, 128, 4, 6),
+                                                  MASS(80, 128, 4, 3), MASS(128, 128, 4, 3),
+                                                  MASS(160, 128, 3, 2)};

@@ -1,8 +1,10 @@
-/* Hopper kernel for the column sums of long sequences, the second pass: S^T = K Q^T with the keys standing still.
+/* Hopper kernel for the column sums of long sequences, the second pass: S^T = K Q^T with the keys
+ * standing still.
  *
- * A block holds 256 keys and lets the queries pass through a ring; p = 2^(s c - lse) needs no maximum, no P and no V,
- * and a thread adds up the two keys' rows that it holds. Partial sums [B, H, Nk] go to scratch. The problem comes with
- * q and k, nq and nk exchanged, so that the long kernel's parts serve: "queries" below are its K.
+ * A block holds 256 keys and lets the queries pass through a ring; p = 2^(s c - lse) needs no
+ * maximum, no P and no V, and a thread adds up the two keys' rows that it holds. Partial sums [B,
+ * H, Nk] go to scratch. The problem comes with q and k, nq and nk exchanged, so that the long
+ * kernel's parts serve: "queries" below are its K.
  */
 #ifndef FLASH_SM90_MASS_CUH
 #define FLASH_SM90_MASS_CUH
@@ -10,11 +12,15 @@
 #include "sm90_long.cuh"
 
 template <class T> struct MassLayout {
-    static constexpr int SMEM = 1024 + T::Q_BYTES + T::STAGES * (T::TILE_BYTES + T::BN * 4) + T::STAGES * 16;
+    static constexpr int SMEM =
+        1024 + T::Q_BYTES + T::STAGES * (T::TILE_BYTES + T::BN * 4) + T::STAGES * 16;
 };
 
-/* two warps bring the log-sum-exp of a tile's queries, in log2; where there is no query, what makes p zero */
-template <class T> FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int tile, const LongRing &ring, float *shifts, int &at)
+/* two warps bring the log-sum-exp of a tile's queries, in log2; where there is no query, what makes
+ * p zero */
+template <class T>
+FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int tile, const LongRing &ring,
+                                float *shifts, int &at)
 {
     const LongTile<T> t = long_tile<T>(a, tile);
     const float *lse = (const float *)a.lse.data + t.b * a.lse.batch + t.h * a.lse.head;
@@ -24,14 +30,17 @@ template <class T> FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int t
         if (round > 0)
             mbarrier_wait(ring.empty + s * 8, (round - 1) & 1);
         for (int i = threadIdx.x & 63; i < T::BN; i += 64)
-            shifts[s * T::BN + i] = j + i < a.nk ? lse[(j + i) * a.lse.row] * 1.4426950408889634f : INFINITY;
+            shifts[s * T::BN + i] =
+                j + i < a.nk ? lse[(j + i) * a.lse.row] * 1.4426950408889634f : INFINITY;
         __syncwarp();
         if ((threadIdx.x & 31) == 0)
             mbarrier_arrive(ring.full + s * 8);
     }
 }
 
-template <class T> FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRing &ring, float *shifts)
+template <class T>
+FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRing &ring,
+                               float *shifts)
 {
     int at = 0;
     LongFeed<T> f;
@@ -51,7 +60,9 @@ template <class T> FLASH_DEVICE void mass_produce(const flash_long_args &g, int 
             long_feed_copies<T>(g.p, g.p.k, t, ring, f);
 }
 
-template <class T> FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_t dk, const LongRing &ring, const float *shifts, int base, float (&sum)[2])
+template <class T>
+FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_t dk, const LongRing &ring,
+                              const float *shifts, int base, float (&sum)[2])
 {
     const float c = a.scale * 1.4426950408889634f;
     const int tiles = (a.nk + T::BN - 1) / T::BN, col = (threadIdx.x & 3) * 2;
@@ -70,25 +81,32 @@ template <class T> FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_
 #pragma unroll
         for (int j = 0; j < T::BN / 8; ++j) {
             const float2 l = shift[j * 4];
-            sum[0] += exp2_fast(__fmaf_rn(x.s[j * 4], c, -l.x)) + exp2_fast(__fmaf_rn(x.s[j * 4 + 1], c, -l.y));
-            sum[1] += exp2_fast(__fmaf_rn(x.s[j * 4 + 2], c, -l.x)) + exp2_fast(__fmaf_rn(x.s[j * 4 + 3], c, -l.y));
+            sum[0] += exp2_fast(__fmaf_rn(x.s[j * 4], c, -l.x)) +
+                      exp2_fast(__fmaf_rn(x.s[j * 4 + 1], c, -l.y));
+            sum[1] += exp2_fast(__fmaf_rn(x.s[j * 4 + 2], c, -l.x)) +
+                      exp2_fast(__fmaf_rn(x.s[j * 4 + 3], c, -l.y));
         }
         __syncwarp();
         long_release<T>(ring, at);
     }
 }
 
-template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_mass_kernel(const __grid_constant__ flash_long_args g)
+template <class T>
+__global__ void __launch_bounds__(T::THREADS, 1)
+    flash_mass_kernel(const __grid_constant__ flash_long_args g)
 {
     static_assert(MassLayout<T>::SMEM <= 232448, "more shared memory than a block may have");
     extern __shared__ uint8_t raw[];
     const flash_problem &a = g.p;
-    uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023), *ring_tiles = smem + T::Q_BYTES;
+    uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023),
+            *ring_tiles = smem + T::Q_BYTES;
     float *shifts = (float *)(ring_tiles + T::STAGES * T::TILE_BYTES);
     uint64_t *bars = (uint64_t *)(shifts + T::STAGES * T::BN);
-    const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h, query_tiles = (a.nk + T::BN - 1) / T::BN;
+    const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h,
+              query_tiles = (a.nk + T::BN - 1) / T::BN;
     if constexpr (T::D % 16 != 0)
-        for (int i = threadIdx.x; i < (T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16; i += T::THREADS)
+        for (int i = threadIdx.x; i < (T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16;
+             i += T::THREADS)
             ((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; ++i) {
@@ -101,7 +119,8 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, 1) flash_mass_k
     __syncthreads();
     asm volatile("griddepcontrol.wait;" ::: "memory");
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
-    const LongRing ring = {smem_address(ring_tiles), smem_address(bars), smem_address(bars + T::STAGES)};
+    const LongRing ring = {smem_address(ring_tiles), smem_address(bars),
+                           smem_address(bars + T::STAGES)};
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
         mass_produce<T>(g, tiles, ring, shifts);

@@ -1,43 +1,56 @@
-/* Hopper kernel for few keys (up to BN x SPLIT): a block loads its queries, all keys and all values at once and makes
- * one exact softmax over the whole row, held in registers. ROWS warpgroups of 64 query rows; SPLIT of them share a
- * row group, BN keys each, and add up through shared memory. With TURNS over 1 a block computes several query tiles one
- * after the other, all of them asked for at the start. It can also give the sums of each key's column.
+/* Hopper kernel for few keys (up to BN x SPLIT): a block loads its queries, all keys and all values
+ * at once and makes one exact softmax over the whole row, held in registers. ROWS warpgroups of 64
+ * query rows; SPLIT of them share a row group, BN keys each, and add up through shared memory. With
+ * TURNS over 1 a block computes several query tiles one after the other, all of them asked for at
+ * the start. It can also give the sums of each key's column.
  */
 #ifndef FLASH_SM90_SHORT_CUH
 #define FLASH_SM90_SHORT_CUH
 
 #include "sm90_common.cuh"
 
-template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_> struct ShortShape {
-    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TURNS = TURNS_, BLOCKS = BLOCKS_;
+template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_>
+struct ShortShape {
+    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TURNS = TURNS_,
+                         BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_;
     static constexpr int THREADS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
-    static constexpr int Q_BYTES = ROWS * CHUNKS * 8192, K_BYTES = CHUNKS * BN * 128; /* K_BYTES: of one part */
+    static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
+                         K_BYTES = CHUNKS * BN * 128; /* K_BYTES: of one part */
     static constexpr int FRONT = TURNS * Q_BYTES + SPLIT * K_BYTES;
-    /* parts of O to add up, over everything else; the pitch spreads a half warp's 8-byte stores over all banks */
+    /* parts of O to add up, over everything else; the pitch spreads a half warp's 8-byte stores
+     * over all banks */
     static constexpr int MERGE_PITCH = D + 8;
-    static constexpr int MERGE = SPLIT > 1 ? SPLIT * ROWS * 64 * MERGE_PITCH * 4 : 0;
-    static constexpr int TILES = ((MERGE > FRONT + SPLIT * K_BYTES ? MERGE : FRONT + SPLIT * K_BYTES) + 1023) / 1024 * 1024;
+    static constexpr int MERGE = SPLIT > 1 ? SPLIT *ROWS * 64 * MERGE_PITCH * 4 : 0;
+    static constexpr int TILES =
+        ((MERGE > FRONT + SPLIT * K_BYTES ? MERGE : FRONT + SPLIT * K_BYTES) + 1023) / 1024 * 1024;
     static_assert(TURNS == 1 || (SPLIT == 1 && !MASS), "turns keep nothing but K and V");
     static constexpr int STATS = SPLIT > 1 ? ROWS * 64 * SPLIT * 8 : 0;
     static constexpr int MASS_BYTES = MASS ? ROWS * 4 * KEYS * 4 : 0;
     static constexpr int SMEM = 1024 + TILES + STATS + MASS_BYTES;
 };
 
-/* ROWS rows in tiles of TILE_ROWS; the pieces between the head dimension and the next multiple of 16 become zeros */
-template <class T, int TILE_ROWS, int ROWS> FLASH_DEVICE void short_load(uint32_t dst, int tile_bytes, const uint16_t *base, int64_t stride, int valid, int pieces)
+/* ROWS rows in tiles of TILE_ROWS; the pieces between the head dimension and the next multiple of
+ * 16 become zeros */
+template <class T, int TILE_ROWS, int ROWS>
+FLASH_DEVICE void short_load(uint32_t dst, int tile_bytes, const uint16_t *base, int64_t stride,
+                             int valid, int pieces)
 {
     constexpr int WIDE = T::STEPS * 2;
 #pragma unroll 4
     for (int id = threadIdx.x; id < ROWS * WIDE; id += T::THREADS) {
         const int row = id / WIDE, piece = id % WIDE, tile = row / TILE_ROWS, r = row % TILE_ROWS;
         const bool in = row < valid && piece < pieces;
-        cp_async16_ahead(dst + tile * tile_bytes + (piece >> 3) * (TILE_ROWS * 128) + swizzled(r, piece & 7), in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
+        cp_async16_ahead(dst + tile * tile_bytes + (piece >> 3) * (TILE_ROWS * 128) +
+                             swizzled(r, piece & 7),
+                         in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
     }
 }
 
-template <class T> FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::BN / 2], float *mass, float *sums, int rowgroup, int part)
+template <class T>
+FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::BN / 2],
+                                    float *mass, float *sums, int rowgroup, int part)
 {
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31;
 #pragma unroll
@@ -66,11 +79,14 @@ template <class T> FLASH_DEVICE void short_column_sums(const flash_problem &a, c
 
 FLASH_DEVICE void short_cluster_sync()
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
-/* A cluster holds a batch entry's heads, one block each: the mean over heads without a second kernel. */
-template <class T> FLASH_DEVICE void short_cluster_mean(const flash_problem &a, const float *mass, int b)
+/* A cluster holds a batch entry's heads, one block each: the mean over heads without a second
+ * kernel. */
+template <class T>
+FLASH_DEVICE void short_cluster_mean(const flash_problem &a, const float *mass, int b)
 {
     uint32_t rank;
     asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -80,7 +96,9 @@ template <class T> FLASH_DEVICE void short_cluster_mean(const flash_problem &a, 
         for (int h = 0; h < a.h; ++h) {
             uint32_t at;
             float x;
-            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(at) : "r"(smem_address(mass + i)), "r"(h));
+            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                         : "=r"(at)
+                         : "r"(smem_address(mass + i)), "r"(h));
             asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(at));
             sum += x;
         }
@@ -90,7 +108,9 @@ template <class T> FLASH_DEVICE void short_cluster_mean(const flash_problem &a, 
 }
 
 /* A warp turns its 16 rows into whole 16-byte pieces in what was Q's place, laid out as Q was. */
-template <class T> FLASH_DEVICE void short_store(const flash_problem &a, const float (&o)[T::D / 2], const float (&factor)[2], uint8_t *staged, uint16_t *out, int rows)
+template <class T>
+FLASH_DEVICE void short_store(const flash_problem &a, const float (&o)[T::D / 2],
+                              const float (&factor)[2], uint8_t *staged, uint16_t *out, int rows)
 {
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31;
 #pragma unroll
@@ -98,28 +118,38 @@ template <class T> FLASH_DEVICE void short_store(const flash_problem &a, const f
         const int own = warp * 16 + (lane >> 2) + r * 8;
 #pragma unroll
         for (int j = 0; j < T::D / 8; ++j)
-            *(uint32_t *)(staged + (j >> 3) * 8192 + swizzled(own, j & 7) + (lane & 3) * 4) = pack2<T::BF>(o[j * 4 + r * 2] * factor[r], o[j * 4 + r * 2 + 1] * factor[r]);
+            *(uint32_t *)(staged + (j >> 3) * 8192 + swizzled(own, j & 7) + (lane & 3) * 4) =
+                pack2<T::BF>(o[j * 4 + r * 2] * factor[r], o[j * 4 + r * 2 + 1] * factor[r]);
     }
     __syncwarp();
 #pragma unroll
     for (int id = lane; id < 16 * T::PIECES; id += 32) {
         const int own = warp * 16 + id / T::PIECES, piece = id % T::PIECES;
         if (own < rows && piece < a.d / 8)
-            *(uint4 *)(out + own * a.out.row + piece * 8) = *(const uint4 *)(staged + (piece >> 3) * 8192 + swizzled(own, piece & 7));
+            *(uint4 *)(out + own * a.out.row + piece * 8) =
+                *(const uint4 *)(staged + (piece >> 3) * 8192 + swizzled(own, piece & 7));
     }
 }
 
-/* The parts of a row group lay down their shares of O in fp32; then all threads add them up, piece by piece. */
-template <class T> FLASH_DEVICE void short_store_sum(const flash_problem &a, const float (&o)[T::D / 2], const float (&factor)[2], float *merge, uint16_t *out, int rows, int rowgroup, int part)
+/* The parts of a row group lay down their shares of O in fp32; then all threads add them up, piece
+ * by piece. */
+template <class T>
+FLASH_DEVICE void short_store_sum(const flash_problem &a, const float (&o)[T::D / 2],
+                                  const float (&factor)[2], float *merge, uint16_t *out, int rows,
+                                  int rowgroup, int part)
 {
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31;
     __syncthreads(); /* K and V are dead */
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        float *to = merge + (part * T::QUERIES + rowgroup * 64 + warp * 16 + (lane >> 2) + r * 8) * T::MERGE_PITCH + (lane & 3) * 2;
+        float *to =
+            merge +
+            (part * T::QUERIES + rowgroup * 64 + warp * 16 + (lane >> 2) + r * 8) * T::MERGE_PITCH +
+            (lane & 3) * 2;
 #pragma unroll
         for (int j = 0; j < T::D / 8; ++j)
-            *(float2 *)(to + j * 8) = make_float2(o[j * 4 + r * 2] * factor[r], o[j * 4 + r * 2 + 1] * factor[r]);
+            *(float2 *)(to + j * 8) =
+                make_float2(o[j * 4 + r * 2] * factor[r], o[j * 4 + r * 2 + 1] * factor[r]);
     }
     __syncthreads();
     for (int id = threadIdx.x; id < T::QUERIES * T::PIECES; id += T::THREADS) {
@@ -127,13 +157,16 @@ template <class T> FLASH_DEVICE void short_store_sum(const flash_problem &a, con
         float x[8] = {};
 #pragma unroll
         for (int q = 0; q < T::SPLIT; ++q) {
-            const float4 *from = (const float4 *)(merge + (q * T::QUERIES + row) * T::MERGE_PITCH + piece * 8);
+            const float4 *from =
+                (const float4 *)(merge + (q * T::QUERIES + row) * T::MERGE_PITCH + piece * 8);
             const float4 lo = from[0], hi = from[1];
             x[0] += lo.x, x[1] += lo.y, x[2] += lo.z, x[3] += lo.w;
             x[4] += hi.x, x[5] += hi.y, x[6] += hi.z, x[7] += hi.w;
         }
         if (row < rows && piece < a.d / 8)
-            *(uint4 *)(out + row * a.out.row + piece * 8) = make_uint4(pack2<T::BF>(x[0], x[1]), pack2<T::BF>(x[2], x[3]), pack2<T::BF>(x[4], x[5]), pack2<T::BF>(x[6], x[7]));
+            *(uint4 *)(out + row * a.out.row + piece * 8) =
+                make_uint4(pack2<T::BF>(x[0], x[1]), pack2<T::BF>(x[2], x[3]),
+                           pack2<T::BF>(x[4], x[5]), pack2<T::BF>(x[6], x[7]));
     }
 }
 
@@ -150,8 +183,11 @@ template <int LEFT> FLASH_DEVICE void short_arrived()
     __syncthreads();
 }
 
-/* Exact softmax of the row in s: s becomes 2^(s c - shift); shift and sum are the row's (of this part of the keys). */
-template <class T> FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float c, int keys, float (&shift)[2], float (&sum)[2])
+/* Exact softmax of the row in s: s becomes 2^(s c - shift); shift and sum are the row's (of this
+ * part of the keys). */
+template <class T>
+FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float c, int keys, float (&shift)[2],
+                                float (&sum)[2])
 {
     const int col = (threadIdx.x & 3) * 2;
     if (keys < T::BN)
@@ -182,8 +218,11 @@ template <class T> FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float 
     }
 }
 
-/* `factor` turns this part's exponentials into probabilities; shift and sum become those of the whole row */
-template <class T> FLASH_DEVICE void short_factors(const float2 *stats, int row, float (&shift)[2], float (&sum)[2], float (&factor)[2])
+/* `factor` turns this part's exponentials into probabilities; shift and sum become those of the
+ * whole row */
+template <class T>
+FLASH_DEVICE void short_factors(const float2 *stats, int row, float (&shift)[2], float (&sum)[2],
+                                float (&factor)[2])
 {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -206,14 +245,18 @@ template <class T> FLASH_DEVICE void short_factors(const float2 *stats, int row,
     }
 }
 
-/* One query tile. Copies come in groups: first queries and keys, values, later queries turn by turn. */
-template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uint8_t *smem)
+/* One query tile. Copies come in groups: first queries and keys, values, later queries turn by
+ * turn. */
+template <class T, int TURN>
+FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uint8_t *smem)
 {
     constexpr int LEFT = T::TURNS - TURN - (TURN > 0 ? 1 : 0);
-    const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31, row = w.rowgroup * 64 + warp * 16 + (lane >> 2);
+    const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31,
+              row = w.rowgroup * 64 + warp * 16 + (lane >> 2);
     float2 *stats = (float2 *)(smem + T::TILES);
     uint8_t *queries = smem + TURN * T::Q_BYTES + w.rowgroup * T::CHUNKS * 8192;
-    const uint32_t keys = smem_address(smem) + T::TURNS * T::Q_BYTES + w.part * T::K_BYTES, values = smem_address(smem) + T::FRONT + w.part * T::K_BYTES;
+    const uint32_t keys = smem_address(smem) + T::TURNS * T::Q_BYTES + w.part * T::K_BYTES,
+                   values = smem_address(smem) + T::FRONT + w.part * T::K_BYTES;
     float s[T::BN / 2], o[T::D / 2], shift[2], sum[2], factor[2];
     uint32_t p[T::BN / 4];
 
@@ -223,7 +266,8 @@ template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < T::STEPS; ++k) {
-        const uint64_t qa = dq + (k >> 2) * (8192 / 16) + (k & 3) * 2, kb = dk + (k >> 2) * (T::BN * 128 / 16) + (k & 3) * 2;
+        const uint64_t qa = dq + (k >> 2) * (8192 / 16) + (k & 3) * 2,
+                       kb = dk + (k >> 2) * (T::BN * 128 / 16) + (k & 3) * 2;
         if (k == 0)
             Wgmma<T::BN>::template ss<T::BF, 0, 0>(s, qa, kb);
         else
@@ -253,7 +297,8 @@ template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a
         if (k == 0)
             Wgmma<T::D>::template rs<T::BF, 1, 0>(o, p[0], p[1], p[2], p[3], dv);
         else
-            Wgmma<T::D>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2], p[k * 4 + 3], dv + k * 128);
+            Wgmma<T::D>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2],
+                                                  p[k * 4 + 3], dv + k * 128);
     }
     wgmma_commit();
 
@@ -263,26 +308,34 @@ template <class T, int TURN> FLASH_DEVICE void short_tile(const flash_problem &a
 #pragma unroll
         for (int r = 0; r < 2; ++r)
             if (row0 + row + r * 8 < a.nq)
-                ((float *)a.lse.data)[w.b * a.lse.batch + w.h * a.lse.head + (row0 + row + r * 8) * a.lse.row] = (shift[r] + __log2f(sum[r])) * 0.69314718055994531f;
+                ((float *)a.lse.data)[w.b * a.lse.batch + w.h * a.lse.head +
+                                      (row0 + row + r * 8) * a.lse.row] =
+                    (shift[r] + __log2f(sum[r])) * 0.69314718055994531f;
     if constexpr (T::MASS) {
 #pragma unroll
         for (int i = 0; i < T::BN / 2; ++i)
             s[i] *= row0 + row + ((i >> 1) & 1) * 8 < a.nq ? factor[(i >> 1) & 1] : 0.f;
-        short_column_sums<T>(a, s, (float *)(smem + T::TILES + T::STATS), a.scratch ? (float *)a.scratch + (int64_t)blockIdx.x * a.nk : nullptr, w.rowgroup, w.part);
+        short_column_sums<T>(a, s, (float *)(smem + T::TILES + T::STATS),
+                             a.scratch ? (float *)a.scratch + (int64_t)blockIdx.x * a.nk : nullptr,
+                             w.rowgroup, w.part);
     }
     wgmma_wait<0>();
     pin(o);
     pin(p);
     uint16_t *out = (uint16_t *)a.out.data + w.b * a.out.batch + w.h * a.out.head;
     if constexpr (T::SPLIT > 1)
-        short_store_sum<T>(a, o, factor, (float *)smem, out + row0 * a.out.row, a.nq - row0, w.rowgroup, w.part);
+        short_store_sum<T>(a, o, factor, (float *)smem, out + row0 * a.out.row, a.nq - row0,
+                           w.rowgroup, w.part);
     else
-        short_store<T>(a, o, factor, queries, out + (row0 + w.rowgroup * 64) * a.out.row, a.nq - row0 - w.rowgroup * 64);
+        short_store<T>(a, o, factor, queries, out + (row0 + w.rowgroup * 64) * a.out.row,
+                       a.nq - row0 - w.rowgroup * 64);
     if (T::MASS && !a.scratch)
         short_cluster_mean<T>(a, (const float *)(smem + T::TILES + T::STATS), w.b);
 }
 
-template <class T> __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) flash_short_kernel(const __grid_constant__ flash_problem a)
+template <class T>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
+    flash_short_kernel(const __grid_constant__ flash_problem a)
 {
     extern __shared__ uint8_t raw[];
     uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
@@ -297,17 +350,24 @@ template <class T> __global__ void __launch_bounds__(T::THREADS, T::BLOCKS) flas
     w.rowgroup = group % T::ROWS;
     w.part = group / T::ROWS;
     const int hkv = w.h / (a.h / a.hkv);
-    const uint16_t *q = (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head + w.row0 * a.q.row;
+    const uint16_t *q =
+        (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head + w.row0 * a.q.row;
 
     asm volatile("griddepcontrol.wait;" ::: "memory");
     short_load<T, 64, T::QUERIES>(base, T::CHUNKS * 8192, q, a.q.row, a.nq - w.row0, pieces);
-    short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, T::K_BYTES, (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head, a.k.row, a.nk, pieces);
+    short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, T::K_BYTES,
+                                  (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head,
+                                  a.k.row, a.nk, pieces);
     cp_async_commit();
-    short_load<T, T::BN, T::KEYS>(base + T::FRONT, T::K_BYTES, (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head, a.v.row, a.nk, pieces);
+    short_load<T, T::BN, T::KEYS>(base + T::FRONT, T::K_BYTES,
+                                  (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head,
+                                  a.v.row, a.nk, pieces);
     cp_async_commit();
 #pragma unroll
     for (int t = 1; t < T::TURNS; ++t) {
-        short_load<T, 64, T::QUERIES>(base + t * T::Q_BYTES, T::CHUNKS * 8192, q + t * T::QUERIES * a.q.row, a.q.row, a.nq - w.row0 - t * T::QUERIES, pieces);
+        short_load<T, 64, T::QUERIES>(base + t * T::Q_BYTES, T::CHUNKS * 8192,
+                                      q + t * T::QUERIES * a.q.row, a.q.row,
+                                      a.nq - w.row0 - t * T::QUERIES, pieces);
         cp_async_commit();
     }
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

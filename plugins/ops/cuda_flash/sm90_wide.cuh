@@ -1,9 +1,10 @@
 /* Hopper kernel for head dimensions from 264 to 512 (the VAE's single head).
  *
- * 64 query rows of 512 fp32 columns fill two warpgroups' registers, 256 columns each; both compute the same scores, so
- * nothing passes between them. K and V fill shared memory once, in halves of 256 columns that are refilled as soon as
- * they have been read. A cluster of two blocks shares the rows, half the keys each, and each block finishes half of
- * the columns with what the other sends into its shared memory.
+ * 64 query rows of 512 fp32 columns fill two warpgroups' registers, 256 columns each; both compute
+ * the same scores, so nothing passes between them. K and V fill shared memory once, in halves of
+ * 256 columns that are refilled as soon as they have been read. A cluster of two blocks shares the
+ * rows, half the keys each, and each block finishes half of the columns with what the other sends
+ * into its shared memory.
  */
 #ifndef FLASH_SM90_WIDE_CUH
 #define FLASH_SM90_WIDE_CUH
@@ -12,7 +13,8 @@
 
 template <bool BF_> struct WideShape {
     static constexpr bool BF = BF_;
-    static constexpr int BN = 64, CHUNKS = 8, THREADS = 384, HALF = 4 * 8192; /* bytes of 64 rows x 256 columns */
+    static constexpr int BN = 64, CHUNKS = 8, THREADS = 384,
+                         HALF = 4 * 8192; /* bytes of 64 rows x 256 columns */
     static constexpr int SMEM = 1024 + 6 * HALF + 64 * 8 + 8 * 8;
 };
 
@@ -20,13 +22,16 @@ struct WideBars { /* [half] */
     uint32_t k_full, k_empty, v_full, v_empty;
 };
 
-template <class T> FLASH_DEVICE void wide_produce(const flash_long_args &g, int first, int last, int head, int batch, uint32_t keys, uint32_t values, const WideBars &bars)
+template <class T>
+FLASH_DEVICE void wide_produce(const flash_long_args &g, int first, int last, int head, int batch,
+                               uint32_t keys, uint32_t values, const WideBars &bars)
 {
     const int warp = (threadIdx.x >> 5) & 3, half = warp & 1;
     const bool is_v = warp >= 2;
     const flash_view &view = is_v ? g.p.v : g.p.k;
     const CUtensorMap *map = is_v ? &g.v : &g.k;
-    const uint32_t full = (is_v ? bars.v_full : bars.k_full) + half * 8, empty = (is_v ? bars.v_empty : bars.k_empty) + half * 8;
+    const uint32_t full = (is_v ? bars.v_full : bars.k_full) + half * 8,
+                   empty = (is_v ? bars.v_empty : bars.k_empty) + half * 8;
     const uint32_t dst = (is_v ? values : keys) + half * T::HALF;
     if ((threadIdx.x & 31) != 0)
         return;
@@ -38,7 +43,8 @@ template <class T> FLASH_DEVICE void wide_produce(const flash_long_args &g, int 
         mbarrier_expect(full, T::HALF);
 #pragma unroll
         for (int c = 0; c < 4; ++c)
-            tma_load(dst + c * 8192, map, full, half * 256 + c * 64, i * T::BN, view.head ? head : 0, view.batch ? batch : 0);
+            tma_load(dst + c * 8192, map, full, half * 256 + c * 64, i * T::BN,
+                     view.head ? head : 0, view.batch ? batch : 0);
     }
 }
 
@@ -56,7 +62,8 @@ FLASH_DEVICE void cluster_store(uint32_t address, float x)
 
 FLASH_DEVICE void cluster_sync()
 {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
 }
 
 struct WideState {
@@ -64,7 +71,10 @@ struct WideState {
     uint32_t p[16];
 };
 
-template <class T> FLASH_DEVICE void wide_stream(const flash_problem &a, WideState &x, int first, int last, uint32_t queries, uint32_t keys, uint32_t values, const WideBars &bars, int own)
+template <class T>
+FLASH_DEVICE void wide_stream(const flash_problem &a, WideState &x, int first, int last,
+                              uint32_t queries, uint32_t keys, uint32_t values,
+                              const WideBars &bars, int own)
 {
     const float c = a.scale * 1.4426950408889634f;
     const int lane = threadIdx.x & 31, col = (lane & 3) * 2;
@@ -81,9 +91,11 @@ template <class T> FLASH_DEVICE void wide_stream(const flash_problem &a, WideSta
             for (int k = 0; k < 16; ++k) {
                 const uint32_t at = half * T::HALF + (k >> 2) * 8192 + (k & 3) * 32;
                 if (half == 0 && k == 0)
-                    Wgmma<64>::template ss<T::BF, 0, 0>(x.s, tile_descriptor(queries + at, 16), tile_descriptor(keys + at, 16));
+                    Wgmma<64>::template ss<T::BF, 0, 0>(x.s, tile_descriptor(queries + at, 16),
+                                                        tile_descriptor(keys + at, 16));
                 else
-                    Wgmma<64>::template ss<T::BF, 0, 1>(x.s, tile_descriptor(queries + at, 16), tile_descriptor(keys + at, 16));
+                    Wgmma<64>::template ss<T::BF, 0, 1>(x.s, tile_descriptor(queries + at, 16),
+                                                        tile_descriptor(keys + at, 16));
             }
         }
         wgmma_commit();
@@ -135,7 +147,9 @@ template <class T> FLASH_DEVICE void wide_stream(const flash_problem &a, WideSta
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            Wgmma<256>::template rs<T::BF, 1, 1>(x.o, x.p[k * 4], x.p[k * 4 + 1], x.p[k * 4 + 2], x.p[k * 4 + 3], tile_descriptor(values + own * T::HALF, 8192) + k * 128);
+            Wgmma<256>::template rs<T::BF, 1, 1>(
+                x.o, x.p[k * 4], x.p[k * 4 + 1], x.p[k * 4 + 2], x.p[k * 4 + 3],
+                tile_descriptor(values + own * T::HALF, 8192) + k * 128);
         wgmma_commit();
     }
     wgmma_wait<0>();
@@ -160,7 +174,9 @@ FLASH_DEVICE void wide_send(const WideState &x, uint32_t to, uint32_t stats)
         }
 }
 
-template <class T> FLASH_DEVICE void wide_finish(const flash_problem &a, const WideState &x, const float *sent, const float *stats, int b, int h, int row0, int group)
+template <class T>
+FLASH_DEVICE void wide_finish(const flash_problem &a, const WideState &x, const float *sent,
+                              const float *stats, int b, int h, int row0, int group)
 {
     const int lane = threadIdx.x & 31, own = ((threadIdx.x >> 5) & 3) * 16 + (lane >> 2);
     const float *from = sent + (threadIdx.x & 127);
@@ -169,33 +185,42 @@ template <class T> FLASH_DEVICE void wide_finish(const flash_problem &a, const W
     for (int r = 0; r < 2; ++r) {
         const int row = row0 + own + r * 8;
         const float other = stats[(own + r * 8) * 2], m = fmaxf(x.shift[r], other);
-        const float mine = x.shift[r] == -INFINITY ? 0.f : exp2_fast(x.shift[r] - m), theirs = other == -INFINITY ? 0.f : exp2_fast(other - m);
+        const float mine = x.shift[r] == -INFINITY ? 0.f : exp2_fast(x.shift[r] - m),
+                    theirs = other == -INFINITY ? 0.f : exp2_fast(other - m);
         const float sum = x.sum[r] * mine + stats[(own + r * 8) * 2 + 1] * theirs, f = 1.f / sum;
 #pragma unroll
         for (int j = 0; j < 32; ++j) {
             const float lo = (x.o[j * 4 + r * 2] * mine + from[(j * 4 + r * 2) * 128] * theirs) * f;
-            const float hi = (x.o[j * 4 + r * 2 + 1] * mine + from[(j * 4 + r * 2 + 1) * 128] * theirs) * f;
+            const float hi =
+                (x.o[j * 4 + r * 2 + 1] * mine + from[(j * 4 + r * 2 + 1) * 128] * theirs) * f;
             const int column = group * 256 + j * 8 + (lane & 3) * 2;
             if (row < a.nq && column < a.d)
                 *(uint32_t *)(out + row * a.out.row + column) = pack2<T::BF>(lo, hi);
         }
         if (a.lse.data && group == 0 && (lane & 3) == 0 && row < a.nq)
-            ((float *)a.lse.data)[b * a.lse.batch + h * a.lse.head + row * a.lse.row] = (m + __log2f(sum)) * 0.69314718055994531f;
+            ((float *)a.lse.data)[b * a.lse.batch + h * a.lse.head + row * a.lse.row] =
+                (m + __log2f(sum)) * 0.69314718055994531f;
     }
 }
 
-template <class T> __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(T::THREADS, 1) flash_wide_kernel(const __grid_constant__ flash_long_args g)
+template <class T>
+__global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(T::THREADS, 1)
+    flash_wide_kernel(const __grid_constant__ flash_long_args g)
 {
     extern __shared__ uint8_t raw[];
     const flash_problem &a = g.p;
     uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
     float *stats = (float *)(smem + 6 * T::HALF); /* the other block's shift and sum of each row */
     uint64_t *bar = (uint64_t *)(stats + 128);
-    const uint32_t queries = smem_address(smem), keys = queries + 2 * T::HALF, values = queries + 4 * T::HALF;
-    const WideBars bars = {smem_address(bar), smem_address(bar + 2), smem_address(bar + 4), smem_address(bar + 6)};
+    const uint32_t queries = smem_address(smem), keys = queries + 2 * T::HALF,
+                   values = queries + 4 * T::HALF;
+    const WideBars bars = {smem_address(bar), smem_address(bar + 2), smem_address(bar + 4),
+                           smem_address(bar + 6)};
     const uint32_t rank = blockIdx.x & 1;
-    const int pair = blockIdx.x >> 1, row_tiles = (a.nq + 63) / 64, bh = pair / row_tiles, b = bh / a.h, h = bh % a.h, row0 = (pair % row_tiles) * 64;
-    const int key_tiles = (a.nk + T::BN - 1) / T::BN, middle = (key_tiles + 1) / 2, first = rank ? middle : 0, last = rank ? key_tiles : middle;
+    const int pair = blockIdx.x >> 1, row_tiles = (a.nq + 63) / 64, bh = pair / row_tiles,
+              b = bh / a.h, h = bh % a.h, row0 = (pair % row_tiles) * 64;
+    const int key_tiles = (a.nk + T::BN - 1) / T::BN, middle = (key_tiles + 1) / 2,
+              first = rank ? middle : 0, last = rank ? key_tiles : middle;
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0), hkv = h / (a.h / a.hkv);
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; ++i) {
@@ -217,12 +242,14 @@ template <class T> __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(T
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(240));
         WideState x;
-        const uint16_t *q = (const uint16_t *)a.q.data + b * a.q.batch + h * a.q.head + row0 * a.q.row;
+        const uint16_t *q =
+            (const uint16_t *)a.q.data + b * a.q.batch + h * a.q.head + row0 * a.q.row;
 #pragma unroll 4
         for (int id = threadIdx.x; id < 64 * 64; id += 256) {
             const int row = id >> 6, piece = id & 63;
             const bool in = row0 + row < a.nq && piece < a.d / 8;
-            cp_async16(queries + (piece >> 3) * 8192 + swizzled(row, piece & 7), in ? q + row * a.q.row + piece * 8 : q, in ? 16 : 0);
+            cp_async16(queries + (piece >> 3) * 8192 + swizzled(row, piece & 7),
+                       in ? q + row * a.q.row + piece * 8 : q, in ? 16 : 0);
         }
         cp_async_commit();
         cp_async_wait<0>();
@@ -239,7 +266,8 @@ template <class T> __global__ void __cluster_dims__(2, 1, 1) __launch_bounds__(T
         wide_stream<T>(a, x, first, last, queries, keys, values, bars, group);
         cluster_sync(); /* both blocks have read all of their keys */
         if ((uint32_t)group != rank)
-            wide_send(x, cluster_address(keys, rank ^ 1), cluster_address(smem_address(stats), rank ^ 1));
+            wide_send(x, cluster_address(keys, rank ^ 1),
+                      cluster_address(smem_address(stats), rank ^ 1));
         cluster_sync();
         if ((uint32_t)group == rank)
             wide_finish<T>(a, x, (const float *)(smem + 2 * T::HALF), stats, b, h, row0, group);

@@ -25,7 +25,9 @@ struct attn_op_plan {
     uint64_t scratch;
 };
 
-static attn_status op_create(const attn_host *host, const attn_device *device, const attn_param *params, uint32_t n_params, attn_op **op, attn_error *err)
+static attn_status op_create(const attn_host *host, const attn_device *device,
+                             const attn_param *params, uint32_t n_params, attn_op **op,
+                             attn_error *err)
 {
     struct cudaDeviceProp properties;
     attn_status status = cuda_create_check(NAME, host, device, params, n_params, &properties, err);
@@ -44,17 +46,20 @@ static void op_destroy(attn_op *op)
     free(op);
 }
 
-static attn_status op_check(const struct attn_op *op, const attn_op_call *call, struct op_shape *shape, flash_problem *p, attn_error *err)
+static attn_status op_check(const struct attn_op *op, const attn_op_call *call,
+                            struct op_shape *shape, flash_problem *p, attn_error *err)
 {
     attn_status status = op_call_check(NAME, call, shape, err);
-    if (status == ATTN_OK && (call->q.device_type != ATTN_DEVICE_CUDA || call->q.device_id != op->head.device))
-        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": tensors are on device %d:%d, expected %d:%d", call->q.device_type, call->q.device_id,
-                           ATTN_DEVICE_CUDA, op->head.device);
+    if (status == ATTN_OK &&
+        (call->q.device_type != ATTN_DEVICE_CUDA || call->q.device_id != op->head.device))
+        status =
+            attn_fail(err, ATTN_UNSUPPORTED, NAME ": tensors are on device %d:%d, expected %d:%d",
+                      call->q.device_type, call->q.device_id, ATTN_DEVICE_CUDA, op->head.device);
     if (status == ATTN_OK)
         status = flash_problem_of(NAME, call, shape, p, err);
     if (status == ATTN_OK && shape->batch * shape->heads * shape->nq > INT_MAX)
-        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": %lld queries in all, expected at most %d", (long long)(shape->batch * shape->heads * shape->nq),
-                           INT_MAX);
+        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": %lld queries in all, expected at most %d",
+                           (long long)(shape->batch * shape->heads * shape->nq), INT_MAX);
     return status;
 }
 
@@ -65,7 +70,8 @@ static attn_status op_supports(attn_op *op, const attn_op_call *call, attn_error
     return op_check(op, call, &shape, &p, err);
 }
 
-static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan, uint64_t *scratch, attn_error *err)
+static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan,
+                              uint64_t *scratch, attn_error *err)
 {
     struct op_shape shape;
     flash_problem p;

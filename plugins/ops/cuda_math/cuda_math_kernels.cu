@@ -29,17 +29,23 @@ static __device__ void store(void *data, int64_t at, int dtype, double x)
 static __device__ double score(const flash_problem &a, int b, int h, int i, int j)
 {
     const int hk = h / (a.h / a.hkv);
-    const int64_t q = b * a.q.batch + h * a.q.head + i * a.q.row, k = b * a.k.batch + hk * a.k.head + j * a.k.row;
+    const int64_t q = b * a.q.batch + h * a.q.head + i * a.q.row,
+                  k = b * a.k.batch + hk * a.k.head + j * a.k.row;
     if (a.band && ((int64_t)j - i < a.band_lo || (int64_t)j - i > a.band_hi))
         return -INFINITY;
-    if (a.mask.data && !((const uint8_t *)a.mask.data)[b * a.mask.batch + h * a.mask.head + i * a.mask.row + j * a.mask.col])
+    if (a.mask.data &&
+        !((const uint8_t *)
+              a.mask.data)[b * a.mask.batch + h * a.mask.head + i * a.mask.row + j * a.mask.col])
         return -INFINITY;
     double s = 0;
     for (int d = 0; d < a.d; ++d)
-        s += element(a.q.data, q + d * a.q.col, a.dtype) * element(a.k.data, k + d * a.k.col, a.dtype);
+        s += element(a.q.data, q + d * a.q.col, a.dtype) *
+             element(a.k.data, k + d * a.k.col, a.dtype);
     s *= a.scale;
     if (a.bias.data)
-        s += element(a.bias.data, b * a.bias.batch + h * a.bias.head + i * a.bias.row + j * a.bias.col, a.bias_dtype);
+        s += element(a.bias.data,
+                     b * a.bias.batch + h * a.bias.head + i * a.bias.row + j * a.bias.col,
+                     a.bias_dtype);
     return s;
 }
 
@@ -73,10 +79,12 @@ static __device__ double block_sum(double x, double *all)
 }
 
 /* One query: log-sum-exp, then probabilities THREADS keys at a time against the values. */
-static __global__ void __launch_bounds__(THREADS) query_kernel(const __grid_constant__ flash_problem a)
+static __global__ void __launch_bounds__(THREADS)
+    query_kernel(const __grid_constant__ flash_problem a)
 {
     __shared__ double all[THREADS];
-    const int i = blockIdx.x % a.nq, bh = blockIdx.x / a.nq, b = bh / a.h, h = bh % a.h, hk = h / (a.h / a.hkv), t = threadIdx.x;
+    const int i = blockIdx.x % a.nq, bh = blockIdx.x / a.nq, b = bh / a.h, h = bh % a.h,
+              hk = h / (a.h / a.hkv), t = threadIdx.x;
     double most = -INFINITY, sum = 0;
     for (int j = t; j < a.nk; j += THREADS)
         most = fmax(most, score(a, b, h, i, j));
@@ -97,20 +105,27 @@ static __global__ void __launch_bounds__(THREADS) query_kernel(const __grid_cons
             const int j = j0 + t;
             all[t] = j < a.nk && !blind ? exp(score(a, b, h, i, j) - lse) : 0;
             if (first == 0 && a.probs.data && j < a.nk)
-                ((float *)a.probs.data)[b * a.probs.batch + h * a.probs.head + i * a.probs.row + j * a.probs.col] = (float)all[t];
+                ((float *)a.probs.data)[b * a.probs.batch + h * a.probs.head + i * a.probs.row +
+                                        j * a.probs.col] = (float)all[t];
             __syncthreads();
             if (first + t < a.dv)
                 for (int x = 0; x < THREADS && j0 + x < a.nk; ++x)
-                    out += all[x] * element(a.v.data, b * a.v.batch + hk * a.v.head + (j0 + x) * a.v.row + (first + t) * a.v.col, a.dtype);
+                    out += all[x] * element(a.v.data,
+                                            b * a.v.batch + hk * a.v.head + (j0 + x) * a.v.row +
+                                                (first + t) * a.v.col,
+                                            a.dtype);
             __syncthreads();
         }
         if (first + t < a.dv)
-            store(a.out.data, b * a.out.batch + h * a.out.head + i * a.out.row + (first + t) * a.out.col, a.dtype, out);
+            store(a.out.data,
+                  b * a.out.batch + h * a.out.head + i * a.out.row + (first + t) * a.out.col,
+                  a.dtype, out);
     }
 }
 
 /* One key: the mean over heads of its column's sum. */
-static __global__ void __launch_bounds__(THREADS) mass_kernel(const __grid_constant__ flash_problem a)
+static __global__ void __launch_bounds__(THREADS)
+    mass_kernel(const __grid_constant__ flash_problem a)
 {
     __shared__ double all[THREADS];
     const int j = blockIdx.x % a.nk, b = blockIdx.x / a.nk;

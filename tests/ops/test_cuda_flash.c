@@ -1,0 +1,252 @@
+/* What needs no GPU of the CUDA ops: which kernels serve a call, what a call must look like, and
+ * what the plugins say where there is no device.
+ *
+ *   test_cuda_flash [FOLDER OF PLUGINS WITH THE CUDA OPS]
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <dlfcn.h>
+
+#include "flash_problem.h"
+#include "flash_select.h"
+
+static const char *plugin_folder;
+
+static attn_tensor tensor(int64_t b, int64_t h, int64_t n, int64_t d, int bits)
+{
+    attn_tensor t = {.shape = {b, h, n, d},
+                     .stride = {h * n * d, n * d, d, 1},
+                     .device_type = ATTN_DEVICE_CUDA,
+                     .code = ATTN_CODE_FLOAT,
+                     .bits = (uint8_t)bits,
+                     .lanes = 1,
+                     .rank = 4,
+                     .align = 16};
+    return t;
+}
+
+static attn_op_call call_of(int64_t b, int64_t h, int64_t nq, int64_t nk, int64_t d, int bits)
+{
+    attn_op_call c = {.size = sizeof c};
+    c.q = tensor(b, h, nq, d, bits);
+    c.k = tensor(b, h, nk, d, bits);
+    c.v = tensor(b, h, nk, d, bits);
+    c.out = tensor(b, h, nq, d, bits);
+    return c;
+}
+
+static void want_key_mass(attn_op_call *c)
+{
+    c->key_mass = (attn_tensor){.shape = {c->q.shape[0], c->k.shape[2]},
+                                .stride = {c->k.shape[2], 1},
+                                .device_type = ATTN_DEVICE_CUDA,
+                                .code = ATTN_CODE_FLOAT,
+                                .bits = 32,
+                                .lanes = 1,
+                                .rank = 2,
+                                .align = 16};
+}
+
+static flash_problem problem_of(const attn_op_call *c)
+{
+    char text[256] = "";
+    attn_error err = {sizeof err, sizeof text, text, 0};
+    struct op_shape shape;
+    flash_problem p;
+    if (op_call_check("test", c, &shape, &err) != ATTN_OK ||
+        flash_problem_of("test", c, &shape, &p, &err) != ATTN_OK)
+        fail_msg("%s", text);
+    return p;
+}
+
+static flash_choice choice_of(const attn_op_call *c, int hopper, int aligned)
+{
+    const flash_problem p = problem_of(c);
+    return flash_select(&p, hopper, aligned);
+}
+
+static void test_families(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t nk, d;
+        int family, index, set;
+    } cases[] = {
+        {4096, 40, FLASH_LONG, 0, -1},
+        {4096, 8, FLASH_LONG, 0, -1},
+        {4096, 48, FLASH_LONG, 1, -1},
+        {1024, 80, FLASH_LONG, 2, -1},
+        {300, 96, FLASH_LONG, 3, -1},
+        {1024, 160, FLASH_LONG, 4, -1},
+        {257, 256, FLASH_LONG, 5, -1},
+        {4096, 512, FLASH_LONG, 6, -1},
+        {10, 264, FLASH_LONG, 6, -1},
+        {77, 40, FLASH_SHORT, 0, FLASH_SHORT_80},
+        {128, 64, FLASH_SHORT, 1, FLASH_SHORT_128},
+        {256, 160, FLASH_SHORT, 4, FLASH_SHORT_256},
+        {81, 104, FLASH_SHORT, 3, FLASH_SHORT_128},
+        {256, 192, FLASH_LONG, 5, -1},
+        {4096, 12, FLASH_GENERIC, 0, -1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const attn_op_call c = call_of(2, 8, 100, cases[i].nk, cases[i].d, 16);
+        const flash_choice choice = choice_of(&c, 1, 1);
+        if ((int)choice.family != cases[i].family || choice.index != cases[i].index ||
+            choice.set != cases[i].set)
+            fail_msg("%lld keys, D %lld: family %d index %d set %d", (long long)cases[i].nk,
+                     (long long)cases[i].d, choice.family, choice.index, choice.set);
+        assert_int_equal(choice_of(&c, 0, 1).family, FLASH_GENERIC);
+        assert_int_equal(choice_of(&c, 1, 0).family, FLASH_GENERIC);
+    }
+}
+
+static void test_generic_reasons(void **state)
+{
+    (void)state;
+    attn_op_call c = call_of(1, 4, 64, 1024, 64, 32);
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC); /* fp32 */
+    c = call_of(1, 4, 64, 1024, 64, 16);
+    c.flags = ATTN_CALL_BAND;
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+    c.flags = 0;
+    c.bias = tensor(1, 4, 64, 1024, 16);
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+    c.bias = (attn_tensor){0};
+    c.k.stride[2] = 68; /* 136 bytes: rows leave the 16-byte grid */
+    c.k.stride[1] = 68 * 1024;
+    c.k.stride[0] = 4 * 68 * 1024;
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+    c = call_of(1, 4, 64, 1024, 64, 16);
+    c.v.stride[2] = 0;
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+    c = call_of(1, 4, 64, 1024, 64, 16);
+    c.v.shape[3] = c.out.shape[3] = 32;
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+}
+
+static void test_key_mass_and_scratch(void **state)
+{
+    (void)state;
+    attn_op_call c = call_of(2, 8, 64, 64, 160, 16);
+    want_key_mass(&c);
+    flash_choice choice = choice_of(&c, 1, 1);
+    assert_int_equal(choice.set, FLASH_SHORT_MASS_64);
+    assert_true(choice.clustered);
+    assert_int_equal(choice.mass_bytes, 0);
+    flash_problem p = problem_of(&c);
+    /* data that turns out unaligned goes through the generic kernels: log-sum-exp and one partial
+     * sum a head */
+    assert_int_equal(flash_scratch(&p, 1), 2 * 8 * 64 * 4 + 2 * 8 * 64 * 4);
+    c = call_of(2, 8, 256, 256, 160, 16);
+    want_key_mass(&c);
+    choice = choice_of(&c, 1, 1);
+    assert_int_equal(choice.set, FLASH_SHORT_MASS_256);
+    assert_false(choice.clustered);
+    assert_int_equal(choice.mass_parts, 4);
+    assert_int_equal(choice.mass_bytes, 2 * 8 * 4 * 256 * 4);
+    c = call_of(2, 8, 4096, 4096, 40, 16);
+    want_key_mass(&c);
+    choice = choice_of(&c, 1, 1);
+    assert_int_equal(choice.family, FLASH_LONG);
+    assert_int_equal(choice.mass, 0);
+    assert_int_equal(choice.lse_bytes, 2 * 8 * 4096 * 4);
+    assert_int_equal(choice.mass_bytes, 2 * 8 * 4096 * 4); /* O(N): no map */
+    c.k.shape[1] = c.v.shape[1] = 2; /* key heads are shared: the generic second pass */
+    assert_int_equal(choice_of(&c, 1, 1).mass, -1);
+    c = call_of(2, 8, 4096, 4096, 40, 16);
+    p = problem_of(&c);
+    assert_int_equal(flash_scratch(&p, 1), 0);
+}
+
+static void test_empty(void **state)
+{
+    (void)state;
+    attn_op_call c = call_of(1, 4, 0, 100, 64, 16);
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_NOTHING);
+    c = call_of(1, 4, 10, 0, 64, 16);
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+}
+
+static void test_limits(void **state)
+{
+    (void)state;
+    char text[256] = "";
+    attn_error err = {sizeof err, sizeof text, text, 0};
+    struct op_shape shape;
+    flash_problem p;
+    attn_op_call c = call_of(1, 1, 16, 16, 520, 16);
+    assert_int_equal(op_call_check("test", &c, &shape, &err), ATTN_OK);
+    assert_int_equal(flash_problem_of("test", &c, &shape, &p, &err), ATTN_UNSUPPORTED);
+    assert_string_equal(text, "test: 520 head dimension, expected at most 512");
+    c = call_of(1 << 12, 1 << 10, 1 << 16, 16, 8, 16);
+    assert_int_equal(op_call_check("test", &c, &shape, &err), ATTN_OK);
+    assert_int_equal(flash_problem_of("test", &c, &shape, &p, &err), ATTN_UNSUPPORTED);
+    assert_non_null(strstr(text, "more than one grid of blocks"));
+}
+
+/* A plugin for NVIDIA GPUs loads anywhere; create works or says why it does not. */
+static void refuses_politely(const char *name)
+{
+    char path[4096], text[512] = "";
+    attn_error err = {sizeof err, sizeof text, text, 0};
+    const attn_host host = {.size = sizeof host, .max_threads = 1};
+    const attn_device cpu = {.type = ATTN_DEVICE_CPU, .runtime = "cpu"},
+                      cuda = {.type = ATTN_DEVICE_CUDA, .runtime = "cuda"};
+    const attn_param param = {.name = "colour", .kind = ATTN_PARAM_INT};
+    attn_op *op = NULL;
+    (void)snprintf(path, sizeof path, "%s/%s.so", plugin_folder, name);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!handle)
+        fail_msg("%s", dlerror());
+    const attn_op_api *api = dlsym(handle, "attn_op_v1");
+    assert_non_null(api);
+    assert_int_equal(api->head.abi, ATTN_ABI);
+    assert_int_equal(api->create(&host, &cpu, NULL, 0, &op, &err), ATTN_UNSUPPORTED);
+    assert_non_null(strstr(text, "expected 2 (CUDA)"));
+    assert_int_equal(api->create(&host, &cuda, &param, 1, &op, &err), ATTN_INVALID);
+    assert_non_null(strstr(text, "colour"));
+    assert_null(op);
+    const attn_status status = api->create(&host, &cuda, NULL, 0, &op, &err);
+    if (status == ATTN_OK) {
+        api->destroy(op);
+    } else {
+        assert_int_equal(status, ATTN_UNSUPPORTED);
+        assert_non_null(strstr(text, "CUDA"));
+        assert_null(op);
+    }
+    assert_non_null(api->query("attn.memory/1"));
+    assert_null(api->query("attn.nothing/1"));
+    api->destroy(NULL);
+    api->release(NULL);
+}
+
+static void test_plugins_without_device(void **state)
+{
+    (void)state;
+    if (!plugin_folder) {
+        print_message("SKIP test_plugins_without_device: the CUDA plugins are not built\n");
+        skip();
+    }
+    refuses_politely("cuda_flash");
+    refuses_politely("cuda_math");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_families),
+        cmocka_unit_test(test_generic_reasons),
+        cmocka_unit_test(test_key_mass_and_scratch),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_plugins_without_device),
+    };
+    plugin_folder = argc > 1 ? argv[1] : NULL;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
