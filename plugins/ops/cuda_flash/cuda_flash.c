@@ -8,7 +8,8 @@
  *   cuda_flash.c        this file: the op
  *   flash_select.c      which kernels serve a call
  *   flash_kernel.h      what a kernel is told
- *   sm90_long.cuh       Hopper, long key sequences: a producer warpgroup, wgmma, online softmax
+ *   sm90_long.cuh       Hopper, long key sequences: a producer warpgroup, wgmma, online softmax;
+ *                       with its parts sm90_long_feed, _softmax and _stream
  *   sm90_mass.cuh       its second pass, for column sums
  *   sm90_wide.cuh       Hopper, head dimensions up to 512
  *   sm90_short.cuh      Hopper, up to 256 keys: the whole row in registers, column sums in the same

@@ -1,0 +1,229 @@
+/* The long kernel's shapes, and its producer: a warpgroup that feeds K and V tiles through a ring
+ * each. */
+#ifndef FLASH_SM90_LONG_FEED_CUH
+#define FLASH_SM90_LONG_FEED_CUH
+
+#include <cuda.h>
+
+#include "sm90_common.cuh"
+
+enum FlashMax { FLASH_MAX_FULL, FLASH_MAX_FIRST };
+/* SERIAL: one product at a time. PLAIN: P V runs on beside the next Q K. OVERLAP: both run beside
+ * the softmax. TURNS: as OVERLAP, and two halves of the warpgroups issue their products in turn.
+ * EARLY: as OVERLAP, with P rounded before P V of the tile before has ended (twice the registers
+ * for P). */
+enum FlashOrder {
+    FLASH_ORDER_SERIAL,
+    FLASH_ORDER_PLAIN,
+    FLASH_ORDER_OVERLAP,
+    FLASH_ORDER_TURNS,
+    FLASH_ORDER_EARLY
+};
+
+template <int D_, int BN_, int ROWS_, int SPLIT_, int STAGES_, FlashOrder ORDER_, FlashMax MAX_,
+          bool BF_>
+struct LongShape {
+    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, STAGES = STAGES_;
+    static constexpr FlashOrder ORDER = ORDER_;
+    static constexpr FlashMax MAX = MAX_;
+    static constexpr bool BF = BF_;
+    static constexpr int GROUPS = ROWS * SPLIT, THREADS = GROUPS * 128 + 128;
+    static constexpr int REGS = GROUPS == 4 ? 112 : GROUPS == 3 ? 160 : GROUPS == 2 ? 232 : 240;
+    static constexpr int FEED_REGS = GROUPS == 4 ? 32 : GROUPS == 3 ? 32 : GROUPS == 2 ? 40 : 80;
+    static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
+    static constexpr int TILE_BYTES = CHUNKS * BN * 128; /* of K or of V */
+    static constexpr bool TMA =
+        D % 32 == 0; /* 80-byte rows are slow through TMA, 160-byte ones no faster */
+    static constexpr int Q_BYTES = ROWS * CHUNKS * 8192;
+    static constexpr int MERGE_FLOATS = (SPLIT - 1) * ROWS * (D / 2 + 4) * 128;
+    static constexpr int MAX_TILES = 2048; /* query tiles of one block */
+    static constexpr int SMEM = 1024 + 2 * Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 +
+                                STAGES * 32 + MAX_TILES / 8;
+    /* a warpgroup waits for a stage only after it has used that stage's last tile itself, so a
+     * phase cannot be mistaken */
+    static_assert(STAGES % SPLIT == 0, "each part must meet its own stages");
+    static_assert(ORDER != FLASH_ORDER_TURNS || SPLIT == 2 || (SPLIT == 1 && ROWS == 2),
+                  "turns are for two halves");
+    static_assert(BN % 16 == 0 && TileWalk<PIECES, 64>::ROWS % 8 == 0,
+                  "tiles are 16-row steps; the walk keeps the swizzle");
+};
+
+typedef struct flash_long_args {
+    flash_problem p;
+    CUtensorMap k, v; /* [B, Hkv, Nk, D] in boxes of BN / 2 rows and 64 columns */
+} flash_long_args;
+
+template <class T> struct LongTile {
+    int b, h, row0;
+};
+
+template <class T> FLASH_DEVICE LongTile<T> long_tile(const flash_problem &a, int tile)
+{
+    const int per_head = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64);
+    LongTile<T> t;
+    const int bh = tile / per_head;
+    t.b = bh / a.h;
+    t.h = bh - t.b * a.h;
+    t.row0 = (tile - bh * per_head) * T::ROWS * 64;
+    return t;
+}
+
+/* K and V tiles go through a ring each */
+struct LongRing {
+    uint32_t tiles, full, empty; /* shared-memory addresses */
+};
+
+/* ---- producer: two warps feed K, two feed V ---- */
+
+template <class T>
+FLASH_DEVICE void long_feed_tma(const flash_problem &a, const CUtensorMap *map, bool broadcast_head,
+                                bool broadcast_batch, int tile, const LongRing &g, int &at)
+{
+    const LongTile<T> t = long_tile<T>(a, tile);
+    const int half = (threadIdx.x >> 5) & 1, head = broadcast_head ? 0 : t.h / (a.h / a.hkv),
+              batch = broadcast_batch ? 0 : t.b;
+    if ((threadIdx.x & 31) != 0) {
+        at += (a.nk + T::BN - 1) / T::BN;
+        return;
+    }
+#pragma unroll 1
+    for (int j = 0; j < a.nk; j += T::BN, ++at) {
+        const int s = at % T::STAGES, round = at / T::STAGES;
+        if (round > 0)
+            mbarrier_wait(g.empty + s * 8, (round - 1) & 1);
+        mbarrier_expect(g.full + s * 8, T::TILE_BYTES / 2);
+        const uint32_t dst = g.tiles + s * T::TILE_BYTES + half * (T::BN / 2 * 128);
+#pragma unroll
+        for (int c = 0; c < T::CHUNKS; ++c)
+            tma_load(dst + c * (T::BN * 128), map, g.full + s * 8, c * 64, j + half * (T::BN / 2),
+                     head, batch);
+    }
+}
+
+/* One of 64 threads that copy 16-byte pieces. Its places in a tile repeat every PERIOD steps, ROWS
+ * rows further down, so the offsets are computed once and a step costs an addition and a copy. */
+template <class T> struct LongFeed {
+    using W = TileWalk<T::PIECES, 64>;
+    static constexpr int STEPS = (T::BN * T::PIECES + 63) / 64, LAG = T::STAGES > 4   ? 3
+                                                                      : T::STAGES > 3 ? 2
+                                                                                      : 1;
+    int32_t from[W::PERIOD]; /* elements */
+    uint32_t to[W::PERIOD];  /* bytes in a tile */
+    int count, signalled;    /* tiles loaded, tiles announced */
+};
+
+template <class T> FLASH_DEVICE void long_feed_places(const flash_view &view, LongFeed<T> &f)
+{
+#pragma unroll
+    for (int p = 0; p < LongFeed<T>::W::PERIOD; ++p) {
+        const int id = (threadIdx.x & 63) + 64 * p, row = id / T::PIECES, piece = id % T::PIECES;
+        f.from[p] = row * (int32_t)view.row + piece * 8;
+        f.to[p] = (piece >> 3) * (T::BN * 128) + swizzled(row, piece & 7);
+    }
+}
+
+template <class T>
+FLASH_DEVICE void long_load_whole(uint32_t dst, const uint16_t *base, const LongFeed<T> &f,
+                                  int64_t stride)
+{
+    using W = typename LongFeed<T>::W;
+#pragma unroll
+    for (int s = 0; s < LongFeed<T>::STEPS; ++s)
+        if ((s + 1) * 64 <= T::BN * T::PIECES ||
+            s * 64 + (int)(threadIdx.x & 63) < T::BN * T::PIECES)
+            cp_async16(dst + f.to[s % W::PERIOD] + s / W::PERIOD * W::ROWS * 128,
+                       base + f.from[s % W::PERIOD] + (s / W::PERIOD) * W::ROWS * stride, 16);
+}
+
+/* the last keys, or a head dimension under D: what is missing becomes zeros */
+template <class T>
+FLASH_DEVICE void long_load_part(uint32_t dst, const uint16_t *base, int64_t stride, int rows,
+                                 int pieces)
+{
+#pragma unroll 1
+    for (int id = threadIdx.x & 63; id < T::BN * T::PIECES; id += 64) {
+        const int row = id / T::PIECES, piece = id % T::PIECES;
+        const bool in = piece < pieces && row < rows;
+        cp_async16(dst + (piece >> 3) * (T::BN * 128) + swizzled(row, piece & 7),
+                   in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
+    }
+}
+
+template <class T> FLASH_DEVICE void long_signal(uint32_t full, LongFeed<T> &f)
+{
+    fence_proxy_async();
+    __syncwarp();
+    if ((threadIdx.x & 31) == 0)
+        mbarrier_arrive(full + (f.signalled % T::STAGES) * 8);
+    ++f.signalled;
+}
+
+template <class T>
+FLASH_DEVICE void long_feed_copies(const flash_problem &a, const flash_view &view, int tile,
+                                   const LongRing &g, LongFeed<T> &f)
+{
+    const LongTile<T> t = long_tile<T>(a, tile);
+    const int pieces = a.d / 8;
+    const uint16_t *base =
+        (const uint16_t *)view.data + t.b * view.batch + t.h / (a.h / a.hkv) * view.head;
+#pragma unroll 1
+    for (int j = 0; j < a.nk; j += T::BN, base += T::BN * view.row) {
+        const int s = f.count % T::STAGES, round = f.count / T::STAGES;
+        if (round > 0 && !mbarrier_ready(g.empty + s * 8, (round - 1) & 1)) {
+            /* announce what has been loaded before waiting: the consumers may need it to make space
+             */
+            cp_async_wait<0>();
+#pragma unroll 1
+            while (f.signalled < f.count)
+                long_signal<T>(g.full, f);
+            mbarrier_wait(g.empty + s * 8, (round - 1) & 1);
+        }
+        if (pieces == T::PIECES && a.nk - j >= T::BN)
+            long_load_whole<T>(g.tiles + s * T::TILE_BYTES, base, f, view.row);
+        else
+            long_load_part<T>(g.tiles + s * T::TILE_BYTES, base, view.row, a.nk - j, pieces);
+        cp_async_commit();
+        ++f.count;
+        if (f.count - f.signalled > LongFeed<T>::LAG) {
+            cp_async_wait<LongFeed<T>::LAG>();
+            long_signal<T>(g.full, f);
+        }
+    }
+    /* the last tiles of this query tile must not wait for space for the next one's */
+    cp_async_wait<0>();
+#pragma unroll 1
+    while (f.signalled < f.count)
+        long_signal<T>(g.full, f);
+}
+
+/* Feeds every query tile of the block, or in a second pass those marked in `redo`. */
+template <class T>
+FLASH_DEVICE void long_produce(const flash_long_args &g, int tiles, LongRing ring, uint32_t *redo)
+{
+    const flash_problem &a = g.p;
+    const bool values = (threadIdx.x >> 6) & 1;
+    const flash_view &view = values ? a.v : a.k;
+    int at = 0;
+    LongFeed<T> f;
+    f.count = f.signalled = 0;
+    if constexpr (!T::TMA)
+        long_feed_places<T>(view, f);
+#pragma unroll 1
+    for (int pass = 0; pass < (T::MAX == FLASH_MAX_FIRST ? 2 : 1); ++pass) {
+        if (pass)
+            named_barrier(15, T::THREADS);
+        int n = 0;
+#pragma unroll 1
+        for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n) {
+            if (pass && !(redo[n >> 5] >> (n & 31) & 1))
+                continue;
+            if constexpr (T::TMA)
+                long_feed_tma<T>(a, values ? &g.v : &g.k, view.head == 0, view.batch == 0, t, ring,
+                                 at);
+            else
+                long_feed_copies<T>(a, view, t, ring, f);
+        }
+    }
+}
+
+#endif
