@@ -26,7 +26,8 @@ static int hopper_takes(const flash_problem *p)
 {
     const int64_t most = INT64_C(1) << 22;
     if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv ||
-        p->d % 8 != 0 || p->nk == 0)
+        p->d % 8 != 0 || p->nk == 0 ||
+        !(p->scale > 0)) /* the kernels take the maximum before the scale */
         return 0;
     if (p->q.row > most || p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
         return 0;

@@ -1,18 +1,20 @@
-/* Hopper kernel for few keys (up to BN x SPLIT): a block loads its queries, all keys and all values
- * at once and makes one exact softmax over the whole row, held in registers. ROWS warpgroups of 64
- * query rows; SPLIT of them share a row group, BN keys each, and add up through shared memory. With
- * TURNS over 1 a block computes several query tiles one after the other, all of them asked for at
- * the start. It can also give the sums of each key's column.
+/* Hopper kernel for few keys (up to BN x SPLIT x CLUSTER): a block loads its queries, all keys and
+ * all values at once and makes one exact softmax over the whole row, held in registers. ROWS
+ * warpgroups of 64 query rows; SPLIT of them share a row group, BN keys each, and add up through
+ * shared memory; so do the blocks of a cluster, each with its own share of the keys. With TURNS
+ * over 1 a block computes several query tiles one after the other, all of them asked for at the
+ * start. It can also give the sums of each key's column.
  */
 #ifndef FLASH_SM90_SHORT_CUH
 #define FLASH_SM90_SHORT_CUH
 
 #include "sm90_common.cuh"
 
-template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_>
+template <int D_, int BN_, int ROWS_, int SPLIT_, int CLUSTER_, int TURNS_, int BLOCKS_, bool MASS_,
+          bool BF_>
 struct ShortShape {
-    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TURNS = TURNS_,
-                         BLOCKS = BLOCKS_;
+    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, CLUSTER = CLUSTER_,
+                         TURNS = TURNS_, BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_;
     static constexpr int THREADS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
@@ -26,7 +28,9 @@ struct ShortShape {
     static constexpr int TILES =
         ((MERGE > FRONT + SPLIT * K_BYTES ? MERGE : FRONT + SPLIT * K_BYTES) + 1023) / 1024 * 1024;
     static_assert(TURNS == 1 || (SPLIT == 1 && !MASS), "turns keep nothing but K and V");
-    static constexpr int STATS = SPLIT > 1 ? ROWS * 64 * SPLIT * 8 : 0;
+    static_assert(CLUSTER == 1 || (SPLIT > 1 && !MASS), "blocks add up where parts do");
+    static constexpr int PARTS = SPLIT * CLUSTER; /* of the keys */
+    static constexpr int STATS = PARTS > 1 ? ROWS * 64 * PARTS * 8 : 0;
     static constexpr int MASS_BYTES = MASS ? ROWS * 4 * KEYS * 4 : 0;
     static constexpr int SMEM = 1024 + TILES + STATS + MASS_BYTES;
 };
@@ -77,6 +81,16 @@ FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::
     }
 }
 
+/* the same place in another block's shared memory */
+FLASH_DEVICE uint32_t short_cluster_address(const void *p, uint32_t rank)
+{
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(r)
+                 : "r"(smem_address(p)), "r"(rank));
+    return r;
+}
+
 FLASH_DEVICE void short_cluster_sync()
 {
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
@@ -94,12 +108,10 @@ FLASH_DEVICE void short_cluster_mean(const flash_problem &a, const float *mass, 
     for (int i = rank * T::THREADS + threadIdx.x; i < a.nk; i += a.h * T::THREADS) {
         float sum = 0.f;
         for (int h = 0; h < a.h; ++h) {
-            uint32_t at;
             float x;
-            asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-                         : "=r"(at)
-                         : "r"(smem_address(mass + i)), "r"(h));
-            asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(x) : "r"(at));
+            asm volatile("ld.shared::cluster.f32 %0, [%1];"
+                         : "=f"(x)
+                         : "r"(short_cluster_address(mass + i, h)));
             sum += x;
         }
         ((float *)a.key_mass.data)[b * a.key_mass.batch + i * a.key_mass.col] = sum / (float)a.h;
@@ -131,35 +143,57 @@ FLASH_DEVICE void short_store(const flash_problem &a, const float (&o)[T::D / 2]
     }
 }
 
+template <class T> struct ShortPlace {
+    int b, h, row0;           /* of the block's first query tile */
+    int rowgroup, part, rank; /* rank: of the block in its cluster */
+};
+
+template <class T> FLASH_DEVICE float4 short_read(const float *from, uint32_t rank)
+{
+    if constexpr (T::CLUSTER == 1)
+        return *(const float4 *)from;
+    float4 x;
+    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+                 : "r"(short_cluster_address(from, rank)));
+    return x;
+}
+
 /* The parts of a row group lay down their shares of O in fp32; then all threads add them up, piece
  * by piece. */
 template <class T>
 FLASH_DEVICE void short_store_sum(const flash_problem &a, const float (&o)[T::D / 2],
                                   const float (&factor)[2], float *merge, uint16_t *out, int rows,
-                                  int rowgroup, int part)
+                                  const ShortPlace<T> &w)
 {
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31;
     __syncthreads(); /* K and V are dead */
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-        float *to =
-            merge +
-            (part * T::QUERIES + rowgroup * 64 + warp * 16 + (lane >> 2) + r * 8) * T::MERGE_PITCH +
-            (lane & 3) * 2;
+        float *to = merge +
+                    (w.part * T::QUERIES + w.rowgroup * 64 + warp * 16 + (lane >> 2) + r * 8) *
+                        T::MERGE_PITCH +
+                    (lane & 3) * 2;
 #pragma unroll
         for (int j = 0; j < T::D / 8; ++j)
             *(float2 *)(to + j * 8) =
                 make_float2(o[j * 4 + r * 2] * factor[r], o[j * 4 + r * 2 + 1] * factor[r]);
     }
-    __syncthreads();
-    for (int id = threadIdx.x; id < T::QUERIES * T::PIECES; id += T::THREADS) {
-        const int row = id / T::PIECES, piece = id % T::PIECES;
+    if constexpr (T::CLUSTER > 1)
+        short_cluster_sync();
+    else
+        __syncthreads();
+    /* a block of a cluster finishes its share of the rows */
+    constexpr int OWN = T::QUERIES / T::CLUSTER;
+    for (int id = threadIdx.x; id < OWN * T::PIECES; id += T::THREADS) {
+        const int row = w.rank * OWN + id / T::PIECES, piece = id % T::PIECES;
         float x[8] = {};
 #pragma unroll
-        for (int q = 0; q < T::SPLIT; ++q) {
-            const float4 *from =
-                (const float4 *)(merge + (q * T::QUERIES + row) * T::MERGE_PITCH + piece * 8);
-            const float4 lo = from[0], hi = from[1];
+        for (int q = 0; q < T::PARTS; ++q) {
+            const float *from =
+                merge + (q % T::SPLIT * T::QUERIES + row) * T::MERGE_PITCH + piece * 8;
+            const float4 lo = short_read<T>(from, q / T::SPLIT),
+                         hi = short_read<T>(from + 4, q / T::SPLIT);
             x[0] += lo.x, x[1] += lo.y, x[2] += lo.z, x[3] += lo.w;
             x[4] += hi.x, x[5] += hi.y, x[6] += hi.z, x[7] += hi.w;
         }
@@ -170,17 +204,30 @@ FLASH_DEVICE void short_store_sum(const flash_problem &a, const float (&o)[T::D 
     }
 }
 
-template <class T> struct ShortPlace {
-    int b, h, row0; /* of the block's first query tile */
-    int rowgroup, part;
-};
-
 /* waits until at most `LEFT` groups of this block's copies are under way, for all threads */
 template <int LEFT> FLASH_DEVICE void short_arrived()
 {
     cp_async_wait<LEFT>();
     fence_proxy_async();
     __syncthreads();
+}
+
+/* this part's shift and sum of a row, for every block of the cluster */
+template <class T>
+FLASH_DEVICE void short_publish(float2 *stats, const ShortPlace<T> &w, int row, float shift,
+                                float sum)
+{
+    float2 *to = stats + (w.rank * T::SPLIT + w.part) * T::QUERIES + row;
+    if constexpr (T::CLUSTER == 1) {
+        *to = make_float2(shift, sum);
+    } else {
+#pragma unroll
+        for (int r = 0; r < T::CLUSTER; ++r)
+            asm volatile(
+                "st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(short_cluster_address(to, r)),
+                "f"(shift), "f"(sum)
+                : "memory");
+    }
 }
 
 /* Exact softmax of the row in s: s becomes 2^(s c - shift); shift and sum are the row's (of this
@@ -227,15 +274,15 @@ FLASH_DEVICE void short_factors(const float2 *stats, int row, float (&shift)[2],
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         factor[r] = 1.f;
-        if constexpr (T::SPLIT > 1) {
+        if constexpr (T::PARTS > 1) {
             const float2 *st = stats + row + r * 8;
             const float own = shift[r];
             float m = -INFINITY, z = 0.f;
 #pragma unroll
-            for (int q = 0; q < T::SPLIT; ++q)
+            for (int q = 0; q < T::PARTS; ++q)
                 m = fmaxf(m, st[q * T::QUERIES].x);
 #pragma unroll
-            for (int q = 0; q < T::SPLIT; ++q)
+            for (int q = 0; q < T::PARTS; ++q)
                 z += st[q * T::QUERIES].y * exp2_fast(st[q * T::QUERIES].x - m);
             factor[r] = exp2_fast(own - m);
             shift[r] = m;
@@ -276,17 +323,22 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     wgmma_commit();
     wgmma_wait<0>();
     pin(s);
-    short_softmax<T>(s, a.scale * 1.4426950408889634f, a.nk - w.part * T::BN, shift, sum);
-    if (T::SPLIT > 1 && (lane & 3) == 0)
+    short_softmax<T>(s, a.scale * 1.4426950408889634f, a.nk - (w.rank * T::SPLIT + w.part) * T::BN,
+                     shift, sum);
+    if constexpr (T::CLUSTER > 1)
+        asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); /* all blocks have begun */
+    if (T::PARTS > 1 && (lane & 3) == 0)
 #pragma unroll
         for (int r = 0; r < 2; ++r)
-            stats[w.part * T::QUERIES + row + r * 8] = make_float2(shift[r], sum[r]);
+            short_publish<T>(stats, w, row + r * 8, shift[r], sum[r]);
 #pragma unroll
     for (int i = 0; i < T::BN / 4; ++i)
         p[i] = pack2<T::BF>(s[i * 2], s[i * 2 + 1]);
-    if constexpr (TURN == 0)
+    if constexpr (TURN == 0) {
         short_arrived<T::TURNS - 1>(); /* the values; and all have read the queries */
-    else
+        if constexpr (T::CLUSTER > 1)
+            short_cluster_sync();
+    } else
         named_barrier(1 + w.rowgroup, T::SPLIT * 128);
     pin(o);
     pin(p);
@@ -307,7 +359,7 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     if (a.lse.data && w.part == 0 && (lane & 3) == 0)
 #pragma unroll
         for (int r = 0; r < 2; ++r)
-            if (row0 + row + r * 8 < a.nq)
+            if (w.rank == 0 && row0 + row + r * 8 < a.nq)
                 ((float *)a.lse.data)[w.b * a.lse.batch + w.h * a.lse.head +
                                       (row0 + row + r * 8) * a.lse.row] =
                     (shift[r] + __log2f(sum[r])) * 0.69314718055994531f;
@@ -324,11 +376,12 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     pin(p);
     uint16_t *out = (uint16_t *)a.out.data + w.b * a.out.batch + w.h * a.out.head;
     if constexpr (T::SPLIT > 1)
-        short_store_sum<T>(a, o, factor, (float *)smem, out + row0 * a.out.row, a.nq - row0,
-                           w.rowgroup, w.part);
+        short_store_sum<T>(a, o, factor, (float *)smem, out + row0 * a.out.row, a.nq - row0, w);
     else
         short_store<T>(a, o, factor, queries, out + (row0 + w.rowgroup * 64) * a.out.row,
                        a.nq - row0 - w.rowgroup * 64);
+    if constexpr (T::CLUSTER > 1)
+        short_cluster_sync(); /* nobody leaves while others read */
     if (T::MASS && !a.scratch)
         short_cluster_mean<T>(a, (const float *)(smem + T::TILES + T::STATS), w.b);
 }
@@ -341,27 +394,35 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
     const uint32_t base = smem_address(smem);
     constexpr int QUERIES = T::QUERIES * T::TURNS;
-    const int per_head = (a.nq + QUERIES - 1) / QUERIES, bh = blockIdx.x / per_head;
+    const int per_head = (a.nq + QUERIES - 1) / QUERIES, block = blockIdx.x / T::CLUSTER,
+              bh = block / per_head;
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0), pieces = a.d / 8;
     ShortPlace<T> w;
     w.b = bh / a.h;
     w.h = bh - w.b * a.h;
-    w.row0 = (blockIdx.x - bh * per_head) * QUERIES;
+    w.row0 = (block - bh * per_head) * QUERIES;
+    w.rank = blockIdx.x % T::CLUSTER;
     w.rowgroup = group % T::ROWS;
     w.part = group / T::ROWS;
     const int hkv = w.h / (a.h / a.hkv);
     const uint16_t *q =
         (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head + w.row0 * a.q.row;
 
+    const int key0 = w.rank * T::KEYS;
+
+    if constexpr (T::CLUSTER > 1)
+        asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
     asm volatile("griddepcontrol.wait;" ::: "memory");
     short_load<T, 64, T::QUERIES>(base, T::CHUNKS * 8192, q, a.q.row, a.nq - w.row0, pieces);
     short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, T::K_BYTES,
-                                  (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head,
-                                  a.k.row, a.nk, pieces);
+                                  (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head +
+                                      key0 * a.k.row,
+                                  a.k.row, a.nk - key0, pieces);
     cp_async_commit();
     short_load<T, T::BN, T::KEYS>(base + T::FRONT, T::K_BYTES,
-                                  (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head,
-                                  a.v.row, a.nk, pieces);
+                                  (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head +
+                                      key0 * a.v.row,
+                                  a.v.row, a.nk - key0, pieces);
     cp_async_commit();
 #pragma unroll
     for (int t = 1; t < T::TURNS; ++t) {

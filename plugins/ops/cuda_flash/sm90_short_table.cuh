@@ -14,32 +14,32 @@ static int short_launch(const flash_problem *p, const flash_device *, void *stre
     const int64_t tiles =
         (int64_t)((p->nq + T::QUERIES * T::TURNS - 1) / (T::QUERIES * T::TURNS)) * p->b * p->h;
     const bool clustered = T::MASS && !p->scratch; /* one block a head, up to 8 */
-    return launch(flash_short_kernel<T>, dim3((unsigned)tiles), T::THREADS, T::SMEM, stream, true,
-                  clustered ? p->h : 1, *p);
+    return launch(flash_short_kernel<T>, dim3((unsigned)(tiles * T::CLUSTER)), T::THREADS, T::SMEM,
+                  stream, true, clustered ? p->h : T::CLUSTER, *p);
 }
 
-#define SHORT(D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS)                                             \
+#define SHORT(D, BN, ROWS, SPLIT, CLUSTER, TURNS, BLOCKS, MASS)                                    \
     {                                                                                              \
-        short_ready<ShortShape<D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS, SHORT_BF>>,                \
-            short_launch<ShortShape<D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS, SHORT_BF>>            \
+        short_ready<ShortShape<D, BN, ROWS, SPLIT, CLUSTER, TURNS, BLOCKS, MASS, SHORT_BF>>,       \
+            short_launch<ShortShape<D, BN, ROWS, SPLIT, CLUSTER, TURNS, BLOCKS, MASS, SHORT_BF>>   \
     }
 
 /* [set][in the order of FLASH_SHORT_DIMS]; with column sums a block has 64 queries, as flash_select
  * counts */
 const flash_entry SHORT_TABLE[FLASH_SHORT_SETS][FLASH_SHORT_COUNT] = {
-    {SHORT(40, 80, 2, 1, 2, 2, false), SHORT(64, 80, 2, 1, 1, 2, false),
-     SHORT(80, 80, 2, 1, 1, 2, false), SHORT(128, 80, 1, 1, 1, 2, false),
-     SHORT(160, 80, 1, 1, 1, 2, false)},
-    {SHORT(40, 128, 1, 1, 1, 4, false), SHORT(64, 128, 1, 1, 1, 4, false),
-     SHORT(80, 128, 1, 1, 1, 3, false), SHORT(128, 128, 1, 1, 1, 2, false),
-     SHORT(160, 128, 1, 1, 1, 1, false)},
-    {SHORT(40, 128, 1, 2, 1, 2, false), SHORT(64, 128, 1, 2, 1, 2, false),
-     SHORT(80, 128, 1, 2, 1, 1, false), SHORT(128, 128, 1, 2, 1, 1, false),
-     SHORT(160, 128, 1, 2, 1, 1, false)},
-    {SHORT(40, 64, 1, 1, 1, 1, true), SHORT(64, 64, 1, 1, 1, 1, true),
-     SHORT(80, 64, 1, 1, 1, 1, true), SHORT(128, 64, 1, 1, 1, 1, true),
-     SHORT(160, 64, 1, 1, 1, 1, true)},
-    {SHORT(40, 128, 1, 2, 1, 1, true), SHORT(64, 128, 1, 2, 1, 1, true),
-     SHORT(80, 128, 1, 2, 1, 1, true), SHORT(128, 128, 1, 2, 1, 1, true),
-     SHORT(160, 128, 1, 2, 1, 1, true)},
+    {SHORT(40, 80, 2, 1, 1, 2, 2, false), SHORT(64, 80, 2, 1, 1, 1, 2, false),
+     SHORT(80, 80, 2, 1, 1, 1, 2, false), SHORT(128, 80, 1, 1, 1, 1, 2, false),
+     SHORT(160, 80, 1, 1, 1, 1, 2, false)},
+    {SHORT(40, 128, 1, 1, 1, 1, 4, false), SHORT(64, 128, 1, 1, 1, 1, 4, false),
+     SHORT(80, 128, 1, 1, 1, 1, 3, false), SHORT(128, 128, 1, 1, 1, 1, 2, false),
+     SHORT(160, 128, 1, 1, 1, 1, 1, false)},
+    {SHORT(40, 128, 1, 2, 1, 1, 2, false), SHORT(64, 128, 1, 2, 1, 1, 2, false),
+     SHORT(80, 64, 1, 2, 2, 1, 1, false), SHORT(128, 64, 1, 2, 2, 1, 1, false),
+     SHORT(160, 64, 1, 2, 2, 1, 1, false)},
+    {SHORT(40, 64, 1, 1, 1, 1, 1, true), SHORT(64, 64, 1, 1, 1, 1, 1, true),
+     SHORT(80, 64, 1, 1, 1, 1, 1, true), SHORT(128, 64, 1, 1, 1, 1, 1, true),
+     SHORT(160, 64, 1, 1, 1, 1, 1, true)},
+    {SHORT(40, 128, 1, 2, 1, 1, 1, true), SHORT(64, 128, 1, 2, 1, 1, 1, true),
+     SHORT(80, 128, 1, 2, 1, 1, 1, true), SHORT(128, 128, 1, 2, 1, 1, 1, true),
+     SHORT(160, 128, 1, 2, 1, 1, 1, true)},
 };
