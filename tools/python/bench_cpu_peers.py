@@ -255,6 +255,12 @@ def cpu_name():
 
 
 def peaks(build):
+    """GFLOP/s of multiply-adds in registers: the best of several, since the machine is shared."""
+    found = [peaks_once(build) for _ in range(4)]
+    return {name: max(f[name] for f in found) for name in found[0]}
+
+
+def peaks_once(build):
     out = subprocess.run([f"{build}/tests/ops/test_ops", f"{build}/attnplug/v1", ".", "--bench",
                           "--peak"], capture_output=True, text=True, check=True).stdout
     return {line.split()[1]: float(line.split()[3]) for line in out.splitlines()}

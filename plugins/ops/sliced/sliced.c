@@ -25,7 +25,7 @@
 #define ALIGNMENT 256
 
 #define SLICE_AUTO 0
-#define SLICE_MAX  -1
+#define SLICE_MAX  (-1)
 
 struct attn_op {
     const attn_attend *attend;
