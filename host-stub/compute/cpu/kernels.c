@@ -39,9 +39,7 @@ attn_status kernels_choose(const struct kernels **kernels, attn_error *err)
         }
     }
     char list[32] = "";
-    for (size_t i = 0; i < n; ++i) {
-        strcat(list, i ? ", " : "");
-        strcat(list, have[i]->name);
-    }
+    for (size_t i = 0, at = 0; i < n; ++i)
+        at += (size_t)snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", have[i]->name);
     return attn_fail(err, ATTN_INVALID, "ATTNPLUG_CPU=%s: this processor has %s", wanted, list);
 }
