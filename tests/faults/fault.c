@@ -4,14 +4,18 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <pthread.h>
 
 fault the_fault;
 
 static void take_log(void *ctx, int32_t level, const char *text)
 {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     fault *f = ctx;
+    pthread_mutex_lock(&lock);
     size_t n = strlen(f->log);
     (void)snprintf(f->log + n, sizeof f->log - n, "%d %s\n", level, text);
+    pthread_mutex_unlock(&lock);
 }
 
 const char *fault_path(const char *name)

@@ -28,9 +28,12 @@ typedef struct {
 static void take_log(void *ctx, int32_t level, const char *text)
 {
     fixture *f = ctx;
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&lock);
     f->warnings += level <= 1;
     size_t n = strlen(f->log);
     (void)snprintf(f->log + n, sizeof f->log - n, "%s\n", text);
+    pthread_mutex_unlock(&lock);
 }
 
 static void open_router(fixture *f)
