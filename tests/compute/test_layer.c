@@ -201,7 +201,7 @@ static void unplanned_and_unknown(void **state)
     assert_int_equal(w->status, ATTN_INTERNAL);
     assert_non_null(strstr(err.text, "q [1, 1, 3, 4] f32 was not planned"));
     a.choice.op = "no_such_op";
-    expect_refusal(&f, attend, &a, ATTN_UNSUPPORTED, "no_such_op");
+    expect_refusal(&f, attend, &a, ATTN_NOT_FOUND, "no_such_op");
     sample_release(&q);
     sample_release(&o);
 }

@@ -209,8 +209,8 @@ static void test_refusals(void **state)
     attn_plan_release(plan);
     assert_int_equal(prepare(&f, "memory_eficient", NULL, 0, 0, &plan, &err), ATTN_NOT_FOUND);
     assert_non_null(strstr(err.text, "the nearest is \"memory_efficient\""));
-    assert_int_equal(prepare(&f, "npu_flash", NULL, 0, 0, &plan, &err), ATTN_NOT_FOUND);
-    assert_non_null(strstr(err.text, "npu_flash.so (org.attnplug.npu_flash) is in none of: "));
+    assert_int_equal(prepare(&f, "sage", NULL, 0, 0, &plan, &err), ATTN_NOT_FOUND);
+    assert_non_null(strstr(err.text, "sage.so (org.attnplug.sage) is in none of: "));
     assert_non_null(strstr(err.text, plugins));
 
     attn_op_call call = attention_call(&a);
