@@ -103,7 +103,7 @@ void cli_devices_text(uint64_t bits, char *text, size_t capacity)
 {
     text[0] = 0;
     for (int type = 0; type < 64; type++) {
-        char number[16];
+        char number[24];
         const char *word = number;
         (void)snprintf(number, sizeof number, "device%d", type);
         for (int i = 0; i < N_DEVICES; i++) {
