@@ -15,7 +15,10 @@ static __thread void *current;
 
 int fake_is_initialized(void)
 {
-    return devices.inits > 0;
+    fake_lock();
+    int is = devices.inits > 0;
+    fake_unlock();
+    return is;
 }
 
 int32_t fake_init(void)

@@ -8,9 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SPACE      (UINT64_C(1) << 44)
-#define ALIGNMENT  512u
-#define MOST_BYTES (UINT64_C(1) << 36) /* what the device has */
+#define MOST_SPACE  (UINT64_C(1) << 44)
+#define LEAST_SPACE (UINT64_C(1) << 36)
+#define ALIGNMENT   512u
+#define MOST_BYTES  (UINT64_C(1) << 36) /* what the device has */
 
 struct allocation {
     struct allocation *next;
@@ -19,7 +20,7 @@ struct allocation {
 };
 
 static struct {
-    uint64_t base, used;
+    uint64_t base, space, used;
     struct allocation *first;
 } memory;
 
@@ -27,9 +28,13 @@ static int space_reserve(void)
 {
     if (memory.base)
         return 1;
-    void *p = mmap(NULL, SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = MAP_FAILED;
+    uint64_t space = MOST_SPACE; /* sanitizers leave less */
+    for (; p == MAP_FAILED && space >= LEAST_SPACE; space /= 2)
+        p = mmap(NULL, space, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return 0;
+    memory.space = space * 2;
     memory.base = ((uint64_t)(uintptr_t)p + ALIGNMENT - 1) & ~(uint64_t)(ALIGNMENT - 1);
     return 1;
 }
@@ -43,7 +48,7 @@ int32_t fake_malloc(uint64_t bytes, uint64_t *address)
     struct allocation *a = malloc(sizeof *a);
     char *host = bytes <= MOST_BYTES ? malloc(bytes) : NULL;
     if (!a || !host || !space_reserve() ||
-        memory.used + bytes + 2 * ALIGNMENT > SPACE - ALIGNMENT) {
+        memory.used + bytes + 2 * ALIGNMENT > memory.space - ALIGNMENT) {
         free(a);
         free(host);
         code = fake_error(ACL_ERROR_RT_MEMORY_ALLOCATION, "EL0004: out of device memory");
@@ -95,5 +100,5 @@ char *fake_resolve(uint64_t address, uint64_t bytes)
 
 int fake_is_device(uint64_t address)
 {
-    return memory.base && address >= memory.base && address < memory.base + SPACE;
+    return memory.base && address >= memory.base && address < memory.base + memory.space;
 }
