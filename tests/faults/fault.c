@@ -81,7 +81,11 @@ void fault_registry(uint32_t flags)
 void fault_registry_probe(void)
 {
     setenv("XDG_CACHE_HOME", the_fault.folder, 1);
-    setenv("ATTNPLUG_PROBE_SECONDS", "2", 1);
+    setenv("ATTNPLUG_PROBE_SECONDS", FAULT_PROBE_SECONDS, 1);
+    /* A child of a sanitizer's build dies of its signals like any other. */
+    static const char signals[] = "handle_segv=0:handle_abort=0:handle_sigfpe=0:detect_leaks=0";
+    setenv("ASAN_OPTIONS", signals, 1);
+    setenv("TSAN_OPTIONS", signals, 1);
     fault_registry(ATTN_REGISTRY_PROBE);
 }
 

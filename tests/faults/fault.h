@@ -27,6 +27,14 @@
 #define GOOD_ID "org.attnplug.test.plain"
 #define BAD_ID  "org.attnplug.test.bad"
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define FAULT_SANITIZED     1
+#define FAULT_PROBE_SECONDS "10"
+#else
+#define FAULT_SANITIZED     0
+#define FAULT_PROBE_SECONDS "2"
+#endif
+
 typedef struct {
     const char *plugin; /* the one at fault, NULL if the test makes it */
     const char *good;

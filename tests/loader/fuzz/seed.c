@@ -11,7 +11,22 @@
         .id = "org.attnplug.seed", .version = "1"                                                  \
     }
 
-#ifdef LATER
+#ifdef LINKED
+/* With functions, a constructor and calls into libc: relocations and versions. */
+#include <stdio.h>
+
+__attribute__((constructor)) static void start(void)
+{
+    (void)puts("seed");
+}
+
+static void nothing(attn_op *op)
+{
+    (void)op;
+}
+
+const attn_op_api attn_op_v1 = {.head = HEAD(attn_op_api), .destroy = nothing};
+#elif defined(LATER)
 extern ATTN_EXPORT const attn_head attn_op_v2;
 const attn_head attn_op_v2 = HEAD(attn_op_api);
 #else
