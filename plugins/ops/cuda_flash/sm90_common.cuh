@@ -84,14 +84,6 @@ FLASH_DEVICE void cp_async16(uint32_t dst, const void *src, uint32_t bytes)
                  : "memory");
 }
 
-/* for data that is read once, row after row: brings the line's neighbours into L2 as well */
-FLASH_DEVICE void cp_async16_ahead(uint32_t dst, const void *src, uint32_t bytes)
-{
-    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(dst), "l"(src),
-                 "r"(bytes)
-                 : "memory");
-}
-
 FLASH_DEVICE void cp_async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

@@ -210,8 +210,10 @@ FLASH_DEVICE void long_produce(const flash_long_args &g, int tiles, LongRing rin
         long_feed_places<T>(view, f);
 #pragma unroll 1
     for (int pass = 0; pass < (T::MAX == FLASH_MAX_FIRST ? 2 : 1); ++pass) {
-        if (pass)
+        if (pass) {
+            __syncwarp(); /* one lane alone may have fed */
             named_barrier(15, T::THREADS);
+        }
         int n = 0;
 #pragma unroll 1
         for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n) {

@@ -13,7 +13,7 @@
 
 template <class T> struct MassLayout {
     static constexpr int SMEM =
-        1024 + T::Q_BYTES + T::STAGES * (T::TILE_BYTES + T::BN * 4) + T::STAGES * 16;
+        1024 + T::Q_BYTES + T::STAGES * (T::TILE_BYTES + T::BN * 4) + T::STAGES * 24;
 };
 
 /* two warps bring the log-sum-exp of a tile's queries, in log2; where there is no query, what makes
@@ -40,14 +40,14 @@ FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int tile, const LongRing
 
 template <class T>
 FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRing &ring,
-                               float *shifts)
+                               const LongRing &lse, float *shifts)
 {
     int at = 0;
     LongFeed<T> f;
     f.count = f.signalled = 0;
     if ((threadIdx.x & 127) >= 64) {
         for (int t = blockIdx.x; t < tiles; t += gridDim.x)
-            mass_feed_lse<T>(g.p, t, ring, shifts, at);
+            mass_feed_lse<T>(g.p, t, lse, shifts, at);
         return;
     }
     if constexpr (!T::TMA)
@@ -62,7 +62,7 @@ FLASH_DEVICE void mass_produce(const flash_long_args &g, int tiles, const LongRi
 
 template <class T>
 FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_t dk, const LongRing &ring,
-                              const float *shifts, int base, float (&sum)[2])
+                              const LongRing &lse, const float *shifts, int base, float (&sum)[2])
 {
     const float c = a.scale * 1.4426950408889634f;
     const int tiles = (a.nk + T::BN - 1) / T::BN, col = (threadIdx.x & 3) * 2;
@@ -77,6 +77,7 @@ FLASH_DEVICE void mass_stream(const flash_problem &a, uint64_t dk, const LongRin
         wgmma_commit();
         wgmma_wait<0>();
         pin(x.s);
+        long_await<T>(lse, at);
         const float2 *shift = (const float2 *)(shifts + at % T::STAGES * T::BN + col);
 #pragma unroll
         for (int j = 0; j < T::BN / 8; ++j) {
@@ -110,7 +111,8 @@ __global__ void __launch_bounds__(T::THREADS, 1)
             ((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; ++i) {
-            mbarrier_init(smem_address(&bars[i]), 4);
+            mbarrier_init(smem_address(&bars[i]), 2);
+            mbarrier_init(smem_address(&bars[2 * T::STAGES + i]), 2);
             mbarrier_init(smem_address(&bars[T::STAGES + i]), T::ROWS * 4);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
@@ -121,9 +123,11 @@ __global__ void __launch_bounds__(T::THREADS, 1)
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
     const LongRing ring = {smem_address(ring_tiles), smem_address(bars),
                            smem_address(bars + T::STAGES)};
+    /* the log-sum-exp lies beside the tiles, freed with them */
+    const LongRing lse = {smem_address(shifts), smem_address(bars + 2 * T::STAGES), ring.empty};
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
-        mass_produce<T>(g, tiles, ring, shifts);
+        mass_produce<T>(g, tiles, ring, lse, shifts);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
         const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3;
@@ -138,7 +142,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
             cp_async_wait<0>();
             fence_proxy_async();
             named_barrier(1 + group, 128);
-            mass_stream<T>(a, tile_descriptor(mine, 16), ring, shifts, base, sum);
+            mass_stream<T>(a, tile_descriptor(mine, 16), ring, lse, shifts, base, sum);
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const int key = place.row0 + group * 64 + warp * 16 + (lane >> 2) + r * 8;

@@ -46,9 +46,9 @@ FLASH_DEVICE void short_load(uint32_t dst, int tile_bytes, const uint16_t *base,
     for (int id = threadIdx.x; id < ROWS * WIDE; id += T::THREADS) {
         const int row = id / WIDE, piece = id % WIDE, tile = row / TILE_ROWS, r = row % TILE_ROWS;
         const bool in = row < valid && piece < pieces;
-        cp_async16_ahead(dst + tile * tile_bytes + (piece >> 3) * (TILE_ROWS * 128) +
-                             swizzled(r, piece & 7),
-                         in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
+        cp_async16(dst + tile * tile_bytes + (piece >> 3) * (TILE_ROWS * 128) +
+                       swizzled(r, piece & 7),
+                   in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
     }
 }
 
