@@ -32,9 +32,7 @@ FLASH_DEVICE void mass_feed_lse(const flash_problem &a, int tile, const LongRing
         for (int i = threadIdx.x & 63; i < T::BN; i += 64)
             shifts[s * T::BN + i] =
                 j + i < a.nk ? lse[(j + i) * a.lse.row] * 1.4426950408889634f : INFINITY;
-        __syncwarp();
-        if ((threadIdx.x & 31) == 0)
-            mbarrier_arrive(ring.full + s * 8);
+        mbarrier_arrive(ring.full + s * 8);
     }
 }
 
@@ -112,7 +110,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; ++i) {
             mbarrier_init(smem_address(&bars[i]), 2);
-            mbarrier_init(smem_address(&bars[2 * T::STAGES + i]), 2);
+            mbarrier_init(smem_address(&bars[2 * T::STAGES + i]), 64); /* each writer arrives */
             mbarrier_init(smem_address(&bars[T::STAGES + i]), T::ROWS * 4);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
