@@ -234,8 +234,9 @@ typedef struct {
     uint64_t scratch_bytes; /* at least what prepare asked for */
     const attn_ext *ext;    /* or NULL */
 } attn_op_call;
-#define ATTN_CALL_BAND       1u
-#define ATTN_CALL_F32_SCORES 2u  /* q k^T in fp32 at least, whatever the inputs (upcast_attention) \
+#define ATTN_CALL_BAND 1u
+#define ATTN_CALL_F32_SCORES                                                                       \
+    2u                           /* q k^T in fp32 at least, whatever the inputs (upcast_attention) \
                                   */
 #define ATTN_CALL_F32_SOFTMAX 4u /* softmax in fp32 at least (upcast_softmax) */
 
@@ -392,8 +393,9 @@ typedef struct {
     attn_linear to_q; /* [heads * dim_head, query_dim] */
     attn_linear to_k; /* [heads * dim_head, cross_dim]; absent with ATTN_LAYER_ONLY_CROSS */
     attn_linear to_v;
-    attn_linear to_out; /* to_out.0: [channels of out, heads * dim_head]; query_dim but for out_dim */
-    attn_linear add_k;  /* add_k_proj, add_v_proj: [heads * dim_head, added channels], or absent */
+    attn_linear
+        to_out; /* to_out.0: [channels of out, heads * dim_head]; query_dim but for out_dim */
+    attn_linear add_k; /* add_k_proj, add_v_proj: [heads * dim_head, added channels], or absent */
     attn_linear add_v;
     attn_norm group_norm;   /* NONE or GROUP */
     attn_norm norm_cross;   /* NONE, LAYER or GROUP */

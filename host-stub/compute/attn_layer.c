@@ -12,7 +12,7 @@ struct attn_bound {
     struct compute *compute;
     struct layer *layer;
     struct pass *pass;
-    attn_layer weights; /* to forget their packed forms at unbind */
+    attn_layer weights;   /* to forget their packed forms at unbind */
     attn_tensor *tensors; /* the processor's own weights, for the same */
     uint32_t n_tensors;
 };

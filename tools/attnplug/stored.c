@@ -1,8 +1,8 @@
 /* stored.c: reads and writes an attention's tensors. */
 #include "stored.h"
 
-#include "error.h"
 #include "../../plugins/common/half.h"
+#include "error.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,9 +1,10 @@
-/* Hopper's warpgroup matrix multiply, m64nNk16 with fp32 accumulators, one wrapper for each N in use.
+/* Hopper's warpgroup matrix multiply, m64nNk16 with fp32 accumulators, one wrapper for each N in
+ * use.
  *
- * A comes from shared memory (ss) or registers (rs), B from shared memory; TB 1 reads B as N-major (V in P V),
- * ADD 0 overwrites the accumulators. Layout of the accumulators: PTX ISA, "Register Fragments for
- * wgmma.mma_async.m64nNk16": value i of a thread lies in row warp * 16 + lane / 4 + 8 * (i / 2 % 2) and
- * column i / 4 * 8 + lane % 4 * 2 + i % 2.
+ * A comes from shared memory (ss) or registers (rs), B from shared memory; TB 1 reads B as N-major
+ * (V in P V), ADD 0 overwrites the accumulators. Layout of the accumulators: PTX ISA, "Register
+ * Fragments for wgmma.mma_async.m64nNk16": value i of a thread lies in row warp * 16 + lane / 4 + 8
+ * * (i / 2 % 2) and column i / 4 * 8 + lane % 4 * 2 + i % 2.
  */
 #ifndef FLASH_SM90_WGMMA_CUH
 #define FLASH_SM90_WGMMA_CUH
@@ -12,38 +13,38 @@
 
 template <int N> struct Wgmma;
 
-#define WGMMA_SS(TY, NS, LIST, A, B, ADDP, TBP, ...)                                                   \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADDP ", 0;\n"                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" NS "k16.f32." TY "." TY " " LIST ", " A ", " B    \
-                 ", p, 1, 1, 0, " TBP ";\n}\n"                                                         \
-                 : __VA_ARGS__                                                                         \
+#define WGMMA_SS(TY, NS, LIST, A, B, ADDP, TBP, ...)                                               \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADDP ", 0;\n"                                 \
+                 "wgmma.mma_async.sync.aligned.m64n" NS "k16.f32." TY "." TY " " LIST ", " A       \
+                 ", " B ", p, 1, 1, 0, " TBP ";\n}\n"                                              \
+                 : __VA_ARGS__                                                                     \
                  : "l"(a), "l"(b), "n"(ADD), "n"(TB))
-#define WGMMA_RS(TY, NS, LIST, A0, A1, A2, A3, B, ADDP, TBP, ...)                                      \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADDP ", 0;\n"                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" NS "k16.f32." TY "." TY " " LIST ", {" A0 "," A1  \
-                 "," A2 "," A3 "}, " B ", p, 1, 1, " TBP ";\n}\n"                                      \
-                 : __VA_ARGS__                                                                         \
+#define WGMMA_RS(TY, NS, LIST, A0, A1, A2, A3, B, ADDP, TBP, ...)                                  \
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ADDP ", 0;\n"                                 \
+                 "wgmma.mma_async.sync.aligned.m64n" NS "k16.f32." TY "." TY " " LIST ", {" A0     \
+                 "," A1 "," A2 "," A3 "}, " B ", p, 1, 1, " TBP ";\n}\n"                           \
+                 : __VA_ARGS__                                                                     \
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "n"(ADD), "n"(TB))
 #define WGMMA_ACC4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define WGMMA_DEFINE(N, LIST, P0, P1, P2, P3, P4, P5, P6, ...)                                         \
-    template <> struct Wgmma<N> {                                                                      \
-        template <bool BF, int TB, int ADD>                                                            \
-        static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b)           \
-        {                                                                                              \
-            if constexpr (BF)                                                                          \
-                WGMMA_SS("bf16", #N, LIST, P0, P1, P2, P3, __VA_ARGS__);                               \
-            else                                                                                       \
-                WGMMA_SS("f16", #N, LIST, P0, P1, P2, P3, __VA_ARGS__);                                \
-        }                                                                                              \
-        template <bool BF, int TB, int ADD>                                                            \
-        static __device__ __forceinline__ void rs(float (&d)[N / 2], uint32_t a0, uint32_t a1,         \
-                                                  uint32_t a2, uint32_t a3, uint64_t b)                \
-        {                                                                                              \
-            if constexpr (BF)                                                                          \
-                WGMMA_RS("bf16", #N, LIST, P0, P1, P2, P3, P4, P5, P6, __VA_ARGS__);                   \
-            else                                                                                       \
-                WGMMA_RS("f16", #N, LIST, P0, P1, P2, P3, P4, P5, P6, __VA_ARGS__);                    \
-        }                                                                                              \
+#define WGMMA_DEFINE(N, LIST, P0, P1, P2, P3, P4, P5, P6, ...)                                     \
+    template <> struct Wgmma<N> {                                                                  \
+        template <bool BF, int TB, int ADD>                                                        \
+        static __device__ __forceinline__ void ss(float (&d)[N / 2], uint64_t a, uint64_t b)       \
+        {                                                                                          \
+            if constexpr (BF)                                                                      \
+                WGMMA_SS("bf16", #N, LIST, P0, P1, P2, P3, __VA_ARGS__);                           \
+            else                                                                                   \
+                WGMMA_SS("f16", #N, LIST, P0, P1, P2, P3, __VA_ARGS__);                            \
+        }                                                                                          \
+        template <bool BF, int TB, int ADD>                                                        \
+        static __device__ __forceinline__ void rs(float (&d)[N / 2], uint32_t a0, uint32_t a1,     \
+                                                  uint32_t a2, uint32_t a3, uint64_t b)            \
+        {                                                                                          \
+            if constexpr (BF)                                                                      \
+                WGMMA_RS("bf16", #N, LIST, P0, P1, P2, P3, P4, P5, P6, __VA_ARGS__);               \
+            else                                                                                   \
+                WGMMA_RS("f16", #N, LIST, P0, P1, P2, P3, P4, P5, P6, __VA_ARGS__);                \
+        }                                                                                          \
     };
 
 // clang-format off

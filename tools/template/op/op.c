@@ -1,7 +1,8 @@
 /* @NAME@: softmax(scale Q K^T + bias) V, as a plugin for whatever engine loads it.
  *
- * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel in attend_row(), or
- * replace run(); narrow what supports() takes to what your kernel can do, and say so in the text.
+ * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel
+ * in attend_row(), or replace run(); narrow what supports() takes to what your kernel can do, and
+ * say so in the text.
  *
  * Build: make          Check: make check          Time: attnplug bench --op @ID@
  */
@@ -29,7 +30,8 @@ __attribute__((format(printf, 3, 4))) static attn_status refuse(attn_error *err,
     return status;
 }
 
-/* -- what calls look like -------------------------------------------------------------------------------- */
+/* -- what calls look like
+ * -------------------------------------------------------------------------------- */
 
 static int is_float32(const attn_tensor *t)
 {
@@ -43,8 +45,8 @@ static attn_status want(const attn_tensor *t, const char *name, uint32_t rank, c
     if (t->rank != rank)
         return refuse(err, ATTN_INVALID, "%s: rank %u, expected %u", name, t->rank, rank);
     if (t->device_type != ATTN_DEVICE_CPU)
-        return refuse(err, ATTN_INVALID, "%s: device type %d, expected %d (CPU)", name, t->device_type,
-                      ATTN_DEVICE_CPU);
+        return refuse(err, ATTN_INVALID, "%s: device type %d, expected %d (CPU)", name,
+                      t->device_type, ATTN_DEVICE_CPU);
     for (uint32_t a = 0; a < rank; a++) {
         if (t->shape[a] < 0 || t->shape[a] != shape[a])
             return refuse(err, ATTN_INVALID, "%s: shape[%u] is %lld, expected %lld", name, a,
@@ -83,8 +85,8 @@ static attn_status check_shapes(const attn_op_call *c, attn_error *err)
             return s;
     }
     if (Hk < 1 ? H > 0 : H % Hk != 0)
-        return refuse(err, ATTN_INVALID, "k: %lld heads, expected a divisor of q's %lld", (long long)Hk,
-                      (long long)H);
+        return refuse(err, ATTN_INVALID, "k: %lld heads, expected a divisor of q's %lld",
+                      (long long)Hk, (long long)H);
     return ATTN_OK;
 }
 
@@ -112,13 +114,17 @@ static attn_status supports(attn_op *op, const attn_op_call *c, attn_error *err)
     return ATTN_OK;
 }
 
-/* -- life ------------------------------------------------------------------------------------------------ */
+/* -- life
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static attn_status create(const attn_host *host, const attn_device *device, const attn_param *params,
-                          uint32_t n_params, attn_op **out, attn_error *err)
+static attn_status create(const attn_host *host, const attn_device *device,
+                          const attn_param *params, uint32_t n_params, attn_op **out,
+                          attn_error *err)
 {
     if (device->type != ATTN_DEVICE_CPU)
-        return refuse(err, ATTN_UNSUPPORTED, "device type %d; @NAME@ runs on the CPU", device->type);
+        return refuse(err, ATTN_UNSUPPORTED, "device type %d; @NAME@ runs on the CPU",
+                      device->type);
     if (n_params)
         return refuse(err, ATTN_INVALID, "parameter '%s' is not known", params[0].name);
     attn_op *op = malloc(sizeof *op);
@@ -139,9 +145,10 @@ static uint32_t slots(const attn_op *op)
     return op->host->parallel_for ? op->host->max_threads : 1;
 }
 
-/* Nothing to plan but scratch: for each slot of parallel_for a row of probabilities and the column sums. */
-static attn_status prepare(attn_op *op, const attn_op_call *c, attn_op_plan **plan, uint64_t *scratch,
-                           attn_error *err)
+/* Nothing to plan but scratch: for each slot of parallel_for a row of probabilities and the column
+ * sums. */
+static attn_status prepare(attn_op *op, const attn_op_call *c, attn_op_plan **plan,
+                           uint64_t *scratch, attn_error *err)
 {
     attn_status s = supports(op, c, err);
     if (s != ATTN_OK)
@@ -156,10 +163,12 @@ static void release(attn_op_plan *plan)
     (void)plan;
 }
 
-/* -- the kernel ------------------------------------------------------------------------------------------ */
+/* -- the kernel
+ * ------------------------------------------------------------------------------------------ */
 
 #define AT(type, t, a, b, c, d)                                                                    \
-    ((type *)(t).data)[(a) * (t).stride[0] + (b) * (t).stride[1] + (c) * (t).stride[2] + (d) * (t).stride[3]]
+    ((type *)(t).data)[(a) * (t).stride[0] + (b) * (t).stride[1] + (c) * (t).stride[2] +           \
+                       (d) * (t).stride[3]]
 
 /* The score of key j for query i, minus infinity where i may not see j. */
 static double score(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i, int64_t j)
@@ -176,7 +185,8 @@ static double score(const attn_op_call *c, double scale, int64_t b, int64_t h, i
 }
 
 /* One row: out, lse and probs; p[Nk] is scratch and ends as the row of the softmax. */
-static void attend_row(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i, double *p)
+static void attend_row(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i,
+                       double *p)
 {
     const int64_t Nk = c->k.shape[2], hk = h / (c->q.shape[1] / c->k.shape[1]);
     double top = -INFINITY, sum = 0;
@@ -201,7 +211,8 @@ static void attend_row(const attn_op_call *c, double scale, int64_t b, int64_t h
             sum == 0 ? -INFINITY : (float)(top + log(sum));
 }
 
-/* Column sums need every row of a batch: one body owns a batch, so that the order of sums never changes. */
+/* Column sums need every row of a batch: one body owns a batch, so that the order of sums never
+ * changes. */
 static void attend_batch(const attn_op_call *c, double scale, int64_t b, double *p, double *column)
 {
     const attn_tensor *mass = &c->key_mass;

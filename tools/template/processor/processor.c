@@ -1,8 +1,9 @@
 /* @NAME@: an attention layer: projections, attention, output projection, residual.
  *
- * Written by tools/new-plugin.  It works through the host's "attn.compute/1"; a processor may as well do everything on
- * its own.  What it does not do it refuses at bind, by name: group norm, normed encoder states, spatial norm, added
- * projections.  Change forward(): prepare runs it dry, so that scratch and "unsupported" follow from the code itself.
+ * Written by tools/new-plugin.  It works through the host's "attn.compute/1"; a processor may as
+ * well do everything on its own.  What it does not do it refuses at bind, by name: group norm,
+ * normed encoder states, spatial norm, added projections.  Change forward(): prepare runs it dry,
+ * so that scratch and "unsupported" follow from the code itself.
  *
  * Build: make          Check: make check
  */
@@ -37,10 +38,13 @@ __attribute__((format(printf, 3, 4))) static attn_status refuse(attn_error *err,
     return status;
 }
 
-/* -- life ------------------------------------------------------------------------------------------------ */
+/* -- life
+ * ------------------------------------------------------------------------------------------------
+ */
 
-static attn_status create(const attn_host *host, const attn_device *device, const attn_param *params,
-                          uint32_t n_params, attn_processor **out, attn_error *err)
+static attn_status create(const attn_host *host, const attn_device *device,
+                          const attn_param *params, uint32_t n_params, attn_processor **out,
+                          attn_error *err)
 {
     const attn_compute *compute = host->query ? host->query(host->ctx, "attn.compute/1") : NULL;
     if (device->type != ATTN_DEVICE_CPU && device->type != ATTN_DEVICE_CUDA)
@@ -67,8 +71,9 @@ static attn_status want_weight(const attn_layer *l, const char *key, const attn_
 {
     const attn_tensor *w = &linear->weight;
     if (w->rank != 2 || w->shape[0] != out || w->shape[1] != in)
-        return refuse(err, ATTN_INVALID, "layer %s: %s.weight is [%lld, %lld], expected [%lld, %lld]", l->name,
-                      key, w->rank == 2 ? (long long)w->shape[0] : 0,
+        return refuse(err, ATTN_INVALID,
+                      "layer %s: %s.weight is [%lld, %lld], expected [%lld, %lld]", l->name, key,
+                      w->rank == 2 ? (long long)w->shape[0] : 0,
                       w->rank == 2 ? (long long)w->shape[1] : 0, (long long)out, (long long)in);
     return ATTN_OK;
 }
@@ -81,7 +86,8 @@ static attn_status check_layer(const attn_layer *l, attn_error *err)
                       (long long)l->heads, (long long)l->dim_head);
     if (l->group_norm.kind || l->norm_cross.kind || l->spatial_norm.kind || l->add_k.weight.rank ||
         (l->flags & ATTN_LAYER_ONLY_CROSS))
-        return refuse(err, ATTN_UNSUPPORTED, "layer %s: @NAME@ does no norms and no added projections", l->name);
+        return refuse(err, ATTN_UNSUPPORTED,
+                      "layer %s: @NAME@ does no norms and no added projections", l->name);
     attn_status s = want_weight(l, "to_q", &l->to_q, inner, l->query_dim, err);
     if (s == ATTN_OK)
         s = want_weight(l, "to_k", &l->to_k, inner, l->cross_dim, err);
@@ -92,12 +98,13 @@ static attn_status check_layer(const attn_layer *l, attn_error *err)
     return s;
 }
 
-static attn_status bind(attn_processor *p, const attn_layer *l, const attn_param *params, uint32_t n_params,
-                        attn_work *work, attn_binding **out, attn_error *err)
+static attn_status bind(attn_processor *p, const attn_layer *l, const attn_param *params,
+                        uint32_t n_params, attn_work *work, attn_binding **out, attn_error *err)
 {
     (void)work;
     if (n_params)
-        return refuse(err, ATTN_INVALID, "layer %s: parameter '%s' is not known", l->name, params[0].name);
+        return refuse(err, ATTN_INVALID, "layer %s: parameter '%s' is not known", l->name,
+                      params[0].name);
     attn_status s = check_layer(l, err);
     if (s != ATTN_OK)
         return s;
@@ -114,7 +121,8 @@ static void unbind(attn_binding *b)
     free(b);
 }
 
-/* -- one pass, dry or real --------------------------------------------------------------------------------- */
+/* -- one pass, dry or real
+ * --------------------------------------------------------------------------------- */
 
 /* Scratch [batch, tokens, channels] like t. */
 static attn_tensor take(attn_work *w, const attn_tensor *t, int64_t tokens, int64_t channels)
@@ -172,15 +180,18 @@ static void forward(const attn_binding *b, const attn_layer_call *call)
     attn_work *w = call->work;
     attn_tensor hidden = call->hidden, out = call->out;
     if (!as_tokens(&hidden) || !as_tokens(&out)) {
-        w->status = refuse(w->err, ATTN_UNSUPPORTED, "layer %s: hidden states of rank %u with gaps between rows",
-                           l->name, call->hidden.rank);
+        w->status = refuse(w->err, ATTN_UNSUPPORTED,
+                           "layer %s: hidden states of rank %u with gaps between rows", l->name,
+                           call->hidden.rank);
         return;
     }
     const attn_tensor *keys = call->encoder.rank ? &call->encoder : &hidden;
     const int64_t inner = l->heads * l->dim_head;
     const uint64_t mark = w->used;
-    attn_tensor q = take(w, &hidden, hidden.shape[1], inner), k = take(w, &hidden, keys->shape[1], inner);
-    attn_tensor v = take(w, &hidden, keys->shape[1], inner), o = take(w, &hidden, hidden.shape[1], inner);
+    attn_tensor q = take(w, &hidden, hidden.shape[1], inner),
+                k = take(w, &hidden, keys->shape[1], inner);
+    attn_tensor v = take(w, &hidden, keys->shape[1], inner),
+                o = take(w, &hidden, hidden.shape[1], inner);
     c->linear(w, 1, &hidden, &l->to_q, 0, NULL, &q);
     c->linear(w, 1, keys, &l->to_k, 0, NULL, &k);
     c->linear(w, 1, keys, &l->to_v, 0, NULL, &v);
@@ -203,7 +214,8 @@ static void forward(const attn_binding *b, const attn_layer_call *call)
     c->attend(w, &a);
 
     const int residual = (l->flags & ATTN_LAYER_RESIDUAL) != 0;
-    c->linear(w, 1 / l->rescale, &o, &l->to_out, residual ? 1 / l->rescale : 0, residual ? &hidden : NULL, &out);
+    c->linear(w, 1 / l->rescale, &o, &l->to_out, residual ? 1 / l->rescale : 0,
+              residual ? &hidden : NULL, &out);
     w->used = mark;
 }
 
@@ -211,7 +223,8 @@ static attn_status prepare(attn_binding *b, const attn_layer_call *call, attn_la
 {
     attn_work *w = call->work;
     if (call->size < sizeof *call || call->hidden.rank < 3 || call->out.rank != call->hidden.rank)
-        return w->status = refuse(w->err, ATTN_INVALID, "layer %s: hidden states of rank %u, out of rank %u",
+        return w->status = refuse(w->err, ATTN_INVALID,
+                                  "layer %s: hidden states of rank %u, out of rank %u",
                                   b->layer->name, call->hidden.rank, call->out.rank);
     for (const attn_ext *e = call->ext; e; e = e->next)
         if (e->flags & ATTN_EXT_REQUIRED)
@@ -221,7 +234,8 @@ static attn_status prepare(attn_binding *b, const attn_layer_call *call, attn_la
         return w->status;
     attn_layer_plan *p = malloc(sizeof *p);
     if (!p)
-        return w->status = refuse(w->err, ATTN_NOMEM, "layer %s: no memory to plan it", b->layer->name);
+        return w->status =
+                   refuse(w->err, ATTN_NOMEM, "layer %s: no memory to plan it", b->layer->name);
     p->binding = b;
     *plan = p;
     return ATTN_OK;
