@@ -1,18 +1,7 @@
-/* conv.c: convolutions over channels-last pictures, as products of the rows under each tap, or by
- * winograd.c where that is less work. */
-#include "pack.h"
-#include "winograd.h"
+/* conv.c: convolutions over channels-last pictures: what is asked for, and whether it fits. */
+#include "conv.h"
 
 #include <stdlib.h>
-
-#define KERNEL_MAX 5
-
-struct conv {
-    struct cpu *cpu;
-    int64_t in_channels, out_channels, kernel, stride, pad_low, pad_high;
-    bool winograd;
-    float *panels, *bias, *zeros;
-};
 
 static attn_status desc_check(const struct conv_desc *d, attn_error *err)
 {
@@ -36,76 +25,39 @@ static attn_status desc_check(const struct conv_desc *d, attn_error *err)
     return ATTN_OK;
 }
 
-static float *floats(uint64_t n)
-{
-    return aligned_alloc(64, (n * sizeof(float) + 63) & ~UINT64_C(63));
-}
-
 void cpu_conv_destroy(struct compute *c, struct conv *conv)
 {
     (void)c;
     if (!conv)
         return;
-    free(conv->panels);
-    free(conv->bias);
-    free(conv->zeros);
+    conv_weights_destroy(conv->weights);
     free(conv);
-}
-
-/* Each tap is a matrix of its own. */
-static float *pack_taps(const struct cpu *c, const struct conv_desc *d)
-{
-    struct pack_source sources[KERNEL_MAX * KERNEL_MAX];
-    struct pack_shape shape = {.columns = d->out_channels,
-                               .n_sources = (int32_t)(d->kernel * d->kernel),
-                               .sources = sources};
-    const attn_tensor *w = d->weight;
-    for (int32_t tap = 0; tap < shape.n_sources; ++tap) {
-        int64_t at = tap / d->kernel * w->stride[2] + tap % d->kernel * w->stride[3];
-        sources[tap] = (struct pack_source){.type = *w,
-                                            .data = (const char *)w->data + at * (w->bits / 8),
-                                            .column_stride = w->stride[0],
-                                            .depth_stride = w->stride[1],
-                                            .depth = d->in_channels};
-    }
-    float *panels = floats(pack_floats(c->kernels, &shape));
-    if (panels)
-        pack_panels(c, &shape, panels);
-    return panels;
 }
 
 attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
                             attn_error *err)
 {
-    struct cpu *cpu = (struct cpu *)c;
     attn_status status = desc_check(d, err);
     if (status != ATTN_OK)
         return status;
     struct conv *conv = calloc(1, sizeof *conv);
     if (!conv)
-        goto fail;
-    *conv = (struct conv){.cpu = cpu,
+        return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
+                         tensor_describe(d->weight).text);
+    *conv = (struct conv){.cpu = (struct cpu *)c,
                           .in_channels = d->in_channels,
                           .out_channels = d->out_channels,
                           .kernel = d->kernel,
                           .stride = d->stride,
                           .pad_low = d->pad_low,
                           .pad_high = d->pad_high};
-    conv->winograd =
-        d->kernel == 3 && d->stride == 1 && winograd_pays(d->in_channels, d->out_channels);
-    conv->panels = conv->winograd ? winograd_pack(cpu, d->weight) : pack_taps(cpu, d);
-    conv->bias = floats((uint64_t)gemm_padded(cpu->kernels, d->out_channels, false));
-    conv->zeros = floats((uint64_t)d->in_channels);
-    if (!conv->panels || !conv->bias || !conv->zeros)
-        goto fail;
-    memset(conv->zeros, 0, (size_t)d->in_channels * sizeof(float));
-    pack_bias(cpu, d->bias, d->out_channels, false, conv->bias);
+    status = conv_weights_create(conv, d, err);
+    if (status != ATTN_OK) {
+        cpu_conv_destroy(c, conv);
+        return status;
+    }
     *out = conv;
     return ATTN_OK;
-fail:
-    cpu_conv_destroy(c, conv);
-    return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
-                     tensor_describe(d->weight).text);
 }
 
 static int64_t out_size(const struct conv *conv, int64_t in)
@@ -140,77 +92,14 @@ static attn_status check(attn_work *w, const struct conv *conv, const attn_tenso
     return ATTN_OK;
 }
 
-static void part_fill(struct gemm *g, struct window *win, int part, const attn_tensor *x)
-{
-    g->x[part] = x->data;
-    g->x_rows[part] = rows_of(x);
-    g->depth[part] = x->shape[3];
-    win->batch_stride[part] = x->stride[0];
-    win->row_stride[part] = x->stride[1];
-    win->pixel_stride[part] = x->stride[2];
-}
-
-static attn_status run(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                       const attn_tensor *x2, const attn_tensor *residual, enum activation act,
-                       const attn_tensor *y)
-{
-    float *scratch = NULL;
-    if (conv->winograd) {
-        const int64_t n[] = {(int64_t)(winograd_scratch(conv->cpu, conv->in_channels) / 4)};
-        scratch = work_take(w, NULL, 1, n).data;
-    }
-    if (work_dry(w) || w->status != ATTN_OK)
-        return w->status;
-    struct window win = {.in_height = x->shape[1],
-                         .in_width = x->shape[2],
-                         .out_height = y->shape[1],
-                         .out_width = y->shape[2],
-                         .kernel = conv->kernel,
-                         .stride = conv->stride,
-                         .pad = conv->pad_low};
-    struct gemm g = {.cpu = conv->cpu,
-                     .rows = y->shape[0] * y->shape[1] * y->shape[2],
-                     .columns = conv->out_channels,
-                     .taps = (int32_t)(conv->kernel * conv->kernel),
-                     .parts = x2 ? 2 : 1,
-                     .zeros = conv->zeros,
-                     .panels = conv->panels,
-                     .activation = act,
-                     .alpha = 1.0f,
-                     .bias = conv->bias,
-                     .y = rows_of(y)};
-    part_fill(&g, &win, 0, x);
-    if (x2)
-        part_fill(&g, &win, 1, x2);
-    if (residual) {
-        g.c = rows_of(residual);
-        g.beta = 1.0f;
-    }
-    if (conv->kernel != 1 || conv->stride != 1 || conv->pad_low || conv->pad_high)
-        g.window = &win;
-    if (conv->winograd)
-        winograd_run(&g, scratch);
-    else
-        gemm_run(&g);
-    return w->status;
-}
-
 attn_status cpu_conv(attn_work *w, const struct conv *conv, const attn_tensor *x,
                      const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
 {
     if (check(w, conv, x, x2, e, y) != ATTN_OK)
         return w->status;
     uint64_t mark = work_mark(w);
-    attn_tensor in = rows_input(w, x), in2, residual;
-    bool two = tensor_here(x2), has_residual = e && tensor_here(e->residual);
-    if (two)
-        in2 = rows_input(w, x2);
-    if (has_residual)
-        residual = rows_input(w, e->residual);
-    attn_tensor out = rows_output(w, y);
-    if (run(w, conv, &in, two ? &in2 : NULL, has_residual ? &residual : NULL,
-            e ? e->activation : ACT_NONE, &out) == ATTN_OK)
-        rows_finish(w, &out, y);
+    conv_run(w, conv, x, tensor_here(x2) ? x2 : NULL,
+             e && tensor_here(e->residual) ? e->residual : NULL, e ? e->activation : ACT_NONE, y);
     work_reset(w, mark);
     return w->status;
 }

@@ -1,6 +1,5 @@
 /* cpu.c: compute on a CPU, in fp32. */
 #include "cpu.h"
-#include "pack.h"
 
 #include <stdlib.h>
 
@@ -12,7 +11,7 @@ static void destroy(struct compute *c)
     processors_close(c);
     if (c->router)
         (void)attn_router_close(c->router);
-    packs_close(cpu);
+    cpu_weights_close(cpu);
     for (struct block *b = cpu->blocks, *next; b; b = next) {
         next = b->next;
         free(b->data);
@@ -89,9 +88,9 @@ attn_status compute_cpu_create(attn_registry *registry, uint32_t n_threads, stru
     fill(c);
     attn_status status = kernels_choose(&c->kernels, err);
     if (status == ATTN_OK)
-        status = packs_open(c, err);
-    if (status == ATTN_OK)
         status = threads_open(c, n_threads, err);
+    if (status == ATTN_OK)
+        status = cpu_weights_open(c, err);
     if (status == ATTN_OK && registry)
         status = attn_router_open(registry, &c->base.device, &c->base.host, &c->base.router, err);
     if (status != ATTN_OK) {

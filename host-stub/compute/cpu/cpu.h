@@ -28,7 +28,8 @@ struct cpu {
     attn_pool *pool;      /* NULL with OpenMP */
     pthread_mutex_t lock; /* of what follows */
     struct block *blocks;
-    struct packs *packs;
+    struct packs *packs;   /* kept panels, in a build without oneDNN */
+    struct onednn *onednn; /* else NULL */
 };
 
 static inline struct cpu *cpu_of(const attn_work *w)
@@ -57,6 +58,15 @@ void cpu_unload(struct compute *c, attn_tensor *t);
 attn_status cpu_write(attn_work *w, const attn_tensor *host, const attn_tensor *dst);
 attn_status cpu_read(attn_work *w, const attn_tensor *src, const attn_tensor *host);
 attn_status cpu_synchronize(attn_work *w);
+
+/* -- linear_onednn.c, or pack.c in a build without oneDNN ---------------------------------------
+ */
+
+/* After threads_open. */
+attn_status cpu_weights_open(struct cpu *c, attn_error *err);
+void cpu_weights_close(struct cpu *c);
+/* Memory is about to be freed or to change: nothing new is made of copies of weights in it. */
+void cpu_weights_forget(struct cpu *c, const void *data, uint64_t bytes);
 
 /* -- rows.c ------------------------------------------------------------------------------------ */
 

@@ -13,8 +13,6 @@
 
 /* Rows of one tile: as many as the registers hold, at most this. */
 #define TILE_ROWS_MAX 12
-/* Columns of one panel: two vectors, at most this. */
-#define PANEL_MAX 32
 
 /* One tile of a matrix product: `rows` rows of x times one panel of weights.
  *
@@ -41,16 +39,6 @@ struct tile {
     float *const *y;       /* [rows] */
 };
 
-/* Four pixels of y from the sixteen sums of one tile (winograd.c). */
-struct winograd_output {
-    const float *sums; /* [16][columns], `stride` apart; whole vectors can be read */
-    int64_t stride, columns;
-    const float *bias; /* whole vectors */
-    enum activation activation;
-    const float *const *c; /* [4], added last; or NULL */
-    float *const *y;       /* [4]; NULL for pixels that are not there */
-};
-
 struct kernels {
     const char *name;  /* "c", "avx2", "avx512" */
     int32_t lanes;     /* of a vector; a panel is two wide */
@@ -64,10 +52,6 @@ struct kernels {
     /* dst[k * width + i] = src[i * stride + k] for i < n, 0 for n <= i < fill; k < depth. */
     void (*transpose)(const float *src, int64_t stride, int64_t n, int64_t fill, int64_t depth,
                       float *dst, int64_t width);
-
-    /* v[p * stride + c] = the transform of 4 x 4 pixels x[0..16), n channels. */
-    void (*winograd_input)(int64_t n, const float *const *x, float *v, int64_t stride);
-    void (*winograd_output)(const struct winograd_output *o);
 
     void (*activate)(enum activation act, int64_t n, const float *x, float *y);
     void (*f16_to_f32)(int64_t n, const uint16_t *x, float *y);

@@ -18,8 +18,6 @@
 #include "kernels_rows.h"
 #include "kernels_tile.h"
 
-#include "kernels_winograd.h"
-
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
     .lanes = LANES,
@@ -27,8 +25,6 @@ const struct kernels KERNELS = {
     .tile = tile,
     .dots = dots,
     .transpose = transpose,
-    .winograd_input = winograd_input,
-    .winograd_output = winograd_output,
     .activate = activate,
     .f16_to_f32 = f16_to_f32,
     .bf16_to_f32 = bf16_to_f32,

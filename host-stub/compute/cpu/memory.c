@@ -1,6 +1,5 @@
 /* memory.c: memory, uploads and the copies in and out.  Host memory is device memory here. */
 #include "cpu.h"
-#include "pack.h"
 
 #include <stdlib.h>
 
@@ -38,7 +37,7 @@ static bool block_give(struct cpu *c, void *data)
     pthread_mutex_unlock(&c->lock);
     if (!b)
         return false;
-    packs_forget(c, b->data, b->bytes);
+    cpu_weights_forget(c, b->data, b->bytes);
     free(b->data);
     free(b);
     return true;
@@ -89,7 +88,7 @@ attn_status cpu_upload(struct compute *c, const attn_tensor *host, const attn_te
 void cpu_unload(struct compute *c, attn_tensor *t)
 {
     if (tensor_here(t) && t->data && !block_give((struct cpu *)c, t->data))
-        packs_forget((struct cpu *)c, t->data, tensor_bytes(t));
+        cpu_weights_forget((struct cpu *)c, t->data, tensor_bytes(t));
     *t = (attn_tensor){0};
 }
 

@@ -230,7 +230,7 @@ static bool source_within(const struct pack_source *s, const void *data, uint64_
     return at >= from && at - from < bytes;
 }
 
-void packs_forget(struct cpu *c, const void *data, uint64_t bytes)
+void cpu_weights_forget(struct cpu *c, const void *data, uint64_t bytes)
 {
     pthread_mutex_lock(&c->lock);
     for (struct pack_entry *e = c->packs->first; e; e = e->next) {
@@ -241,13 +241,13 @@ void packs_forget(struct cpu *c, const void *data, uint64_t bytes)
     pthread_mutex_unlock(&c->lock);
 }
 
-attn_status packs_open(struct cpu *c, attn_error *err)
+attn_status cpu_weights_open(struct cpu *c, attn_error *err)
 {
     c->packs = calloc(1, sizeof *c->packs);
     return c->packs ? ATTN_OK : attn_fail(err, ATTN_NOMEM, "no memory for the list of packs");
 }
 
-void packs_close(struct cpu *c)
+void cpu_weights_close(struct cpu *c)
 {
     if (!c->packs)
         return;

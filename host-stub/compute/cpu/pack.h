@@ -39,9 +39,4 @@ struct packed {
 struct packed *packed_find(struct cpu *c, const struct pack_shape *shape, int64_t rows);
 void packed_release(struct cpu *c, struct packed *p);
 
-attn_status packs_open(struct cpu *c, attn_error *err);
-void packs_close(struct cpu *c);
-/* Memory is about to be freed or to change: no new plan takes panels packed from it. */
-void packs_forget(struct cpu *c, const void *data, uint64_t bytes);
-
 #endif

@@ -1,6 +1,5 @@
-/* threads.c: the host's parallel_for: the pool of libattnplug, or OpenMP's threads where the build
- * asks for them.  OpenMP's wait for one another by spinning: where somebody else wants a core too,
- * each of a forward pass's hundreds of loops costs a time slice.
+/* threads.c: the host's parallel_for: OpenMP's threads, the ones that oneDNN runs on, or the pool
+ * of libattnplug in a build without OpenMP.
  */
 #include "cpu.h"
 

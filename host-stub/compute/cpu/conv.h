@@ -1,0 +1,27 @@
+/* conv.h: a convolution and how it runs: by oneDNN (conv_onednn.c) or, in a build without it, by
+ * gemm.c (conv_gemm.c). */
+#ifndef ATTNPLUG_CPU_CONV_H
+#define ATTNPLUG_CPU_CONV_H
+
+#include "cpu.h"
+
+#define KERNEL_MAX 5
+
+struct conv_weights;
+
+struct conv {
+    struct cpu *cpu;
+    int64_t in_channels, out_channels, kernel, stride, pad_low, pad_high;
+    struct conv_weights *weights;
+};
+
+/* Lays the weights out; nothing of d is needed afterwards.  The rest of conv is filled in. */
+attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, attn_error *err);
+void conv_weights_destroy(struct conv_weights *weights);
+
+/* cpu_conv after its checks; x2 and residual NULL for none. */
+attn_status conv_run(attn_work *w, const struct conv *conv, const attn_tensor *x,
+                     const attn_tensor *x2, const attn_tensor *residual, enum activation act,
+                     const attn_tensor *y);
+
+#endif
