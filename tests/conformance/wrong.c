@@ -135,18 +135,14 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
     return run(plan, c, err);
 }
 
-#elif defined(FAULT_shares_a_buffer)
-/* One row for every plan: two at once spoil each other. */
-static double shared[16384];
+#elif defined(FAULT_shares_a_call)
+/* One call for all threads: what a second one writes there changes the first. */
+static attn_op_call shared;
 static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
 {
-    attn_op_call other = *c;
-    struct attn_op serial = *(struct attn_op *)plan;
-    attn_host alone = *serial.host;
-    alone.parallel_for = NULL;
-    serial.host = &alone;
-    other.scratch = shared;
-    return run((attn_op_plan *)&serial, &other, err);
+    shared = *c;
+    usleep(2000);
+    return run(plan, &shared, err);
 }
 
 #elif defined(FAULT_counts_threads)

@@ -5,6 +5,8 @@
 #include "right_layer.c"
 #undef attn_processor_v1
 
+#include <unistd.h>
+
 static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn_param *params,
                               uint32_t n_params, attn_work *work, attn_binding **out,
                               attn_error *err)
@@ -62,8 +64,7 @@ static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
     free(p);
 #elif defined(FAULT_shares_a_call)
     shared = *call;
-    for (volatile int i = 0; i < 20000; i++)
-        ;
+    usleep(2000);
     return run(plan, &shared);
 #endif
     return run(plan, call);
