@@ -1,4 +1,5 @@
-/* witness.c: one pointer to each type of the contract, so that a dump of this file's debug information holds them all. */
+/* witness.c: one pointer to each type of the contract, so that a dump of this file's debug
+ * information holds them all. */
 #include "attn_abi.h"
 
 struct attn_witness {
