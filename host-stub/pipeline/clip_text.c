@@ -68,18 +68,42 @@ static void clean(const char *text, size_t bytes, utf8proc_uint8_t *out)
     *out = 0;
 }
 
-/* The code points of NFC(text) as a fresh array and their count; NULL when memory ran out. */
+/* Appends the code points of NFC(text[0 .. bytes)); 0, or -1 when memory ran out. */
+static int compose_part(const utf8proc_uint8_t *text, size_t bytes, int32_t *codes, size_t *count)
+{
+    utf8proc_uint8_t *composed = NULL;
+    utf8proc_ssize_t n =
+        utf8proc_map(text, (utf8proc_ssize_t)bytes, &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    for (utf8proc_ssize_t i = 0; i < n;)
+        i += utf8proc_iterate(composed + i, n - i, &codes[(*count)++]);
+    free(composed);
+    return n < 0 ? -1 : 0;
+}
+
+/* The code points of NFC(text) as a fresh array and their count; NULL when memory ran out.  U+11A7,
+ * the place before the first final consonant, composes with nothing, but utf8proc 2.8 takes it for
+ * one and drops it after a Hangul syllable: the text is normalized in the parts between. */
 static int32_t *compose(const utf8proc_uint8_t *text, size_t *count)
 {
-    utf8proc_uint8_t *composed = utf8proc_NFC(text);
-    size_t bytes = composed ? strlen((const char *)composed) : 0;
-    int32_t *codes = composed ? malloc((bytes + 1) * sizeof *codes) : NULL;
+    static const char apart[] = "\xE1\x86\xA7";
+    size_t bytes = strlen((const char *)text);
+    int32_t *codes = malloc((3 * bytes + 1) * sizeof *codes); /* NFC at most triples */
+    int failed = !codes;
     *count = 0;
-    for (size_t i = 0; codes && i < bytes;) {
-        i += (size_t)utf8proc_iterate(composed + i, (utf8proc_ssize_t)(bytes - i),
-                                      &codes[(*count)++]);
+    while (!failed && *text) {
+        const char *next = strstr((const char *)text, apart);
+        size_t part = next ? (size_t)(next - (const char *)text) : strlen((const char *)text);
+        failed = compose_part(text, part, codes, count);
+        text += part;
+        if (next && !failed) {
+            codes[(*count)++] = 0x11A7;
+            text += sizeof apart - 1;
+        }
     }
-    free(composed);
+    if (failed) {
+        free(codes);
+        codes = NULL;
+    }
     return codes;
 }
 
