@@ -5,10 +5,7 @@ root=$1
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 for name in naive engine; do
-    awk -v want="/* $name.c:" '/^```c$/ {inside = 1; text = ""; next}
-        /^```$/ && inside {inside = 0; if (index(text, want) == 1) printf "%s", text; next}
-        inside {text = text $0 "\n"}' "$root/README.md" >"$work/$name.c"
-    [ -s "$work/$name.c" ] || { echo "README.md has no $name.c" >&2; exit 1; }
+    "$root/tests/engines/cut.sh" "$root/README.md" $name >"$work/$name.c"
 done
 cc -O2 -Wall -Werror -shared -fPIC -fvisibility=hidden -I"$root/abi" -o "$work/naive.so" "$work/naive.c" -lm
 cc -O2 -Wall -Werror -I"$root/abi" -o "$work/engine" "$work/engine.c" -ldl -lm

@@ -67,15 +67,16 @@ static char *path_there(const char *folder, int folder_bytes, const char *name)
 char *model_find(void)
 {
     Dl_info info;
-    char *found = NULL;
-    /* In the build tree the models lie beside the library. */
+    const char *slash = NULL;
     if (dladdr((const void *)(uintptr_t)&attn_sag_open, &info) && info.dli_fname) {
-        const char *slash = strrchr(info.dli_fname, '/');
-        if (slash) {
-            found = path_there(info.dli_fname, (int)(slash - info.dli_fname),
-                               "/attnplug/models/emoji-128");
-        }
+        slash = strrchr(info.dli_fname, '/');
     }
+    if (!slash) {
+        return NULL;
+    }
+    /* In the build tree the models lie beside the library. */
+    int bytes = (int)(slash - info.dli_fname);
+    char *found = path_there(info.dli_fname, bytes, "/attnplug/models/emoji-128");
     return found ? found
-                 : path_there(ATTNPLUG_MODEL_DIR, (int)strlen(ATTNPLUG_MODEL_DIR), "/emoji-128");
+                 : path_there(info.dli_fname, bytes, "/" ATTNPLUG_MODELS_BESIDE "/emoji-128");
 }
