@@ -1,4 +1,5 @@
-/* engine.c: an engine as its author would build it against an installation: attends by name through the router. */
+/* engine.c: an engine as its author would build it against an installation: attends by name through
+ * the router. */
 #include <attn_router.h>
 #include <math.h>
 #include <stdio.h>

@@ -1,12 +1,13 @@
 #!/bin/sh
-# install.sh build|test: installs the Debian packages that building, or building and testing, needs and that are
+# install.sh build|test|full: installs the Debian packages that building, testing, or the full check needs and that are
 # missing.  Asks for root only when something is; quick when nothing is.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 case ${1:-build} in
 build) kinds='build' ;;
 test) kinds='build|test' ;;
-*) echo "install.sh: '$1' is neither build nor test" >&2; exit 2 ;;
+full) kinds='build|test|full' ;;
+*) echo "install.sh: '$1' is none of build, test and full" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
