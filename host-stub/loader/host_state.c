@@ -48,26 +48,32 @@ static void x87_set(uint16_t word)
 #endif
 }
 
-/* A stack of this process in /proc/self/maps: the one that holds `address`, or "[stack]". */
 typedef struct {
     unsigned long begin, end;
-    bool executable;
-} stack_region;
+    bool executable, first_stack; /* the first thread's, which grows */
+} region;
 
-static int find_stacks(unsigned long address, stack_region stacks[2])
+static bool region_read(FILE *maps, region *r)
 {
-    char line[512];
+    char line[512], access[5];
+    if (!maps || !fgets(line, sizeof line, maps) ||
+        sscanf(line, "%lx-%lx %4s", &r->begin, &r->end, access) != 3) {
+        return false;
+    }
+    r->executable = access[2] == 'x';
+    r->first_stack = strstr(line, "[stack]") != NULL;
+    return true;
+}
+
+static int stacks_find(host_stack stacks[HOST_STACKS])
+{
+    const unsigned long here = (unsigned long)(uintptr_t)&stacks;
+    region r;
     int n = 0;
     FILE *maps = fopen("/proc/self/maps", "re");
-    while (maps && n < 2 && fgets(line, sizeof line, maps)) {
-        stack_region r = {0};
-        char access[5];
-        if (sscanf(line, "%lx-%lx %4s", &r.begin, &r.end, access) != 3) {
-            continue;
-        }
-        if ((address >= r.begin && address < r.end) || strstr(line, "[stack]")) {
-            r.executable = access[2] == 'x';
-            stacks[n++] = r;
+    while (n < HOST_STACKS && region_read(maps, &r)) {
+        if ((here >= r.begin && here < r.end) || r.first_stack) {
+            stacks[n++] = (host_stack){r.begin, r.end, r.executable};
         }
     }
     if (maps) {
@@ -76,21 +82,62 @@ static int find_stacks(unsigned long address, stack_region stacks[2])
     return n;
 }
 
-static bool any_stack_executable(bool restore)
+/* The part of a region that lies in a stack which was not executable. */
+static bool stack_part(const host_state *state, const region *r, unsigned long *begin,
+                       unsigned long *end)
 {
-    stack_region stacks[2];
-    bool found = false;
-    int n = find_stacks((unsigned long)(uintptr_t)&stacks, stacks);
-    for (int i = 0; i < n; i++) {
-        if (stacks[i].executable) {
-            found = true;
-            if (restore) {
-                (void)mprotect((void *)(uintptr_t)stacks[i].begin, stacks[i].end - stacks[i].begin,
-                               PROT_READ | PROT_WRITE);
-            }
+    for (int i = 0; i < state->n_stacks; i++) {
+        const host_stack *s = &state->stacks[i];
+        *begin = r->begin > s->begin || r->first_stack ? r->begin : s->begin;
+        *end = r->end < s->end ? r->end : s->end;
+        if (!s->executable && *begin < *end && r->end > s->begin) {
+            return true;
         }
     }
-    return found;
+    return false;
+}
+
+/* Part of a stack may have been made executable, which parts its region in several. */
+static bool restore_stacks(const host_state *state)
+{
+    bool changed = false;
+    unsigned long begin, end;
+    region r;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (region_read(maps, &r)) {
+        if (r.executable && stack_part(state, &r, &begin, &end)) {
+            (void)mprotect((void *)(uintptr_t)begin, end - begin, PROT_READ | PROT_WRITE);
+            changed = true;
+        }
+    }
+    if (maps) {
+        (void)fclose(maps);
+    }
+    return changed;
+}
+
+static bool restore_signal_stack(const host_state *state)
+{
+    stack_t now;
+    const stack_t *was = &state->signal_stack;
+    if (!state->signal_stack_known || sigaltstack(NULL, &now) != 0 ||
+        (now.ss_sp == was->ss_sp && now.ss_size == was->ss_size && now.ss_flags == was->ss_flags)) {
+        return false;
+    }
+    (void)sigaltstack(was, NULL);
+    return true;
+}
+
+static bool restore_stack_limit(const host_state *state)
+{
+    struct rlimit now;
+    const struct rlimit *was = &state->stack_limit;
+    if (!state->stack_limit_known || getrlimit(RLIMIT_STACK, &now) != 0 ||
+        (now.rlim_cur == was->rlim_cur && now.rlim_max == was->rlim_max)) {
+        return false;
+    }
+    (void)setrlimit(RLIMIT_STACK, was);
+    return true;
 }
 
 void host_state_save(host_state *state)
@@ -105,7 +152,9 @@ void host_state_save(host_state *state)
     const char *locale = setlocale(LC_ALL, NULL);
     (void)snprintf(state->locale, sizeof state->locale, "%s", locale ? locale : "");
     state->thread_locale = uselocale((locale_t)0);
-    state->stack_executable = any_stack_executable(false);
+    state->n_stacks = stacks_find(state->stacks);
+    state->signal_stack_known = sigaltstack(NULL, &state->signal_stack) == 0;
+    state->stack_limit_known = getrlimit(RLIMIT_STACK, &state->stack_limit) == 0;
 }
 
 static void note(char *changed, unsigned capacity, const char *what)
@@ -176,7 +225,13 @@ void host_state_restore(const host_state *state, char *changed, unsigned capacit
     if (restore_locale(state)) {
         note(changed, capacity, "locale");
     }
-    if (!state->stack_executable && any_stack_executable(true)) {
+    if (restore_signal_stack(state)) {
+        note(changed, capacity, "alternate signal stack");
+    }
+    if (restore_stack_limit(state)) {
+        note(changed, capacity, "stack limit");
+    }
+    if (restore_stacks(state)) {
         note(changed, capacity, "stack protection");
     }
 }

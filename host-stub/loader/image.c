@@ -279,7 +279,7 @@ static attn_status open_guarded(const image_source *source, image *im, const elf
                                 uint32_t *verdict, attn_error *err)
 {
     host_state state;
-    char changed[128];
+    char changed[192];
     host_state_save(&state);
     attn_status status = open_code(source, im, heads, verdict, err);
     host_state_restore(&state, changed, sizeof changed);

@@ -3,8 +3,10 @@
 
 #include "error.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -128,6 +130,38 @@ static attn_status copy_once(const image_source *source, int fd, image_copy *cop
     return ATTN_OK;
 }
 
+/* Where a file asks for an executable stack, or does not rule it out, the dynamic linker makes
+ * every thread's stack executable, those of threads to come included, and nobody can take that
+ * back.  So the copy does not ask: its PT_GNU_STACK, or a header that nothing needs in place of a
+ * missing one, says that the stack is for data.  Bytes that are no ELF file are left to who judges
+ * them. */
+static bool plain_stack(int fd)
+{
+    Elf64_Ehdr h;
+    Elf64_Phdr p;
+    off_t spare = -1;
+    if (pread(fd, &h, sizeof h, 0) != (ssize_t)sizeof h ||
+        memcmp(h.e_ident, ELFMAG, SELFMAG) != 0 || h.e_phentsize != sizeof p ||
+        h.e_phoff > MAX_BYTES) {
+        return true;
+    }
+    for (int i = 0; i < h.e_phnum; i++) {
+        const off_t at = (off_t)h.e_phoff + i * (off_t)sizeof p;
+        if (pread(fd, &p, sizeof p, at) != (ssize_t)sizeof p) {
+            return true;
+        }
+        if (p.p_type == PT_GNU_STACK) {
+            const Elf64_Word flags = p.p_flags & ~(Elf64_Word)PF_X;
+            return flags == p.p_flags ||
+                   pwrite(fd, &flags, sizeof flags, at + (off_t)offsetof(Elf64_Phdr, p_flags)) ==
+                       (ssize_t)sizeof flags;
+        }
+        spare = p.p_type == PT_NULL || (p.p_type == PT_NOTE && spare < 0) ? at : spare;
+    }
+    p = (Elf64_Phdr){.p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W, .p_align = 16};
+    return spare < 0 || pwrite(fd, &p, sizeof p, spare) == (ssize_t)sizeof p;
+}
+
 attn_status image_copy_make(const image_source *source, image_copy *copy, attn_error *err)
 {
     *copy = (image_copy){.fd = -1};
@@ -145,6 +179,9 @@ attn_status image_copy_make(const image_source *source, image_copy *copy, attn_e
     }
     if (status == ATTN_UNSUPPORTED) {
         status = attn_fail(err, ATTN_BUSY, "%s: is being written all the time", source->path);
+    }
+    if (status == ATTN_OK && !plain_stack(fd)) {
+        status = attn_fail(err, ATTN_IO, "%s: its copy: %s", source->path, strerror(errno));
     }
     if (status == ATTN_OK &&
         fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) != 0) {

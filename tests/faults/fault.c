@@ -53,6 +53,11 @@ unsigned char *fault_good_bytes(size_t *n)
     return file_bytes(the_fault.good, n);
 }
 
+unsigned char *fault_plugin_bytes(size_t *n)
+{
+    return file_bytes(the_fault.plugin, n);
+}
+
 void fault_put(const char *from, const char *name)
 {
     size_t n = 0;

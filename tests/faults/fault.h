@@ -49,8 +49,9 @@ extern fault the_fault;
 /* Copies a file into the folder. */
 void fault_put(const char *from, const char *name);
 void fault_put_bytes(const void *bytes, size_t n, const char *name);
-/* The right plugin's bytes; the caller frees them. */
+/* The bytes of the right plugin, of the one at fault; the caller frees them. */
 unsigned char *fault_good_bytes(size_t *n);
+unsigned char *fault_plugin_bytes(size_t *n);
 const char *fault_path(const char *name);
 
 /* Opens a registry on the folder (closing the one before). */

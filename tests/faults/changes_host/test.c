@@ -1,6 +1,6 @@
-/* The host's floating-point mode, signals and locale are the same after loading as before, and the
- * log says what was put back. */
-#include "fault.h"
+/* The host's floating-point mode, signals, locale and stack protection are the same after loading
+ * as before, and the log says what was put back. */
+#include "stack_state.h"
 
 #include <float.h>
 #include <locale.h>
@@ -10,6 +10,7 @@ static void test(void **state)
 {
     struct sigaction before, after;
     sigset_t mask;
+    stack_state stack_before = stack_state_now();
     volatile float tiny = FLT_MIN;
     (void)state;
     assert_int_equal(sigaction(SIGUSR1, NULL, &before), 0);
@@ -19,16 +20,43 @@ static void test(void **state)
     assert_true(before.sa_handler == after.sa_handler);
     assert_int_equal(sigprocmask(SIG_BLOCK, NULL, &mask), 0);
     assert_false(sigismember(&mask, SIGUSR2));
+    stack_state_expect(&stack_before);
     assert_string_equal(setlocale(LC_ALL, NULL), "C");
     assert_true(tiny / 2 > 0); /* denormals are not flushed */
 #if defined(__x86_64__)
     assert_non_null(strstr(the_fault.log,
                            "changed the host's floating-point mode, signal handlers, "
-                           "signal mask, locale while loading: put back"));
+                           "signal mask, locale, alternate signal stack, stack limit, "
+                           "stack protection while loading: put back"));
 #endif
     fault_expect_right(op);
     assert_int_equal(attn_host_op_close(op), ATTN_OK);
     fault_expect_good();
 }
 
-FAULT_MAIN(FAULT_TEST(test))
+/* Loaded by a thread that is not the first: its stack is another, with a guard page. */
+static void *load_in_thread(void *arg)
+{
+    (void)arg;
+    stack_state before = stack_state_now();
+    fault_registry(0);
+    assert_int_equal(attn_host_op_close(fault_open(BAD_ID)), ATTN_OK);
+    stack_state_expect(&before);
+    return NULL;
+}
+
+static void test_thread(void **state)
+{
+    pthread_t thread;
+    (void)state;
+    assert_int_equal(pthread_create(&thread, NULL, load_in_thread, NULL), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
+/* Equal bytes share one image, whose constructor runs once: the thread has to come first. */
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest first[] = {FAULT_TEST(test)}, thread[] = {FAULT_TEST(test_thread)};
+    const bool in_thread = argc > 3 && strcmp(argv[3], "thread") == 0;
+    return fault_main(argc, argv, in_thread ? thread : first, 1);
+}
