@@ -33,8 +33,8 @@ typedef struct {
 
 /* Every name, in a fixed order; ATTN_NOT_FOUND past the end. Static. [any] */
 ATTN_API attn_status attn_name_get(uint32_t index, attn_name *name);
-/* Short names of processors and ops count too. An unknown one is an error that names the nearest
- * and where the list is. [any] */
+/* Short names of processors and ops count too. An unknown one is an error that says where the
+ * list is, and names the nearest where one is near. [any] */
 ATTN_API attn_status attn_name_find(const char *text, attn_name *name, attn_error *err);
 /* The plugin id that an op's short name (or whole id) means on a device: "memory_efficient" on CUDA
  * is "org.attnplug.cuda_flash". Written to id[64]. [any] */

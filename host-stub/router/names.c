@@ -130,20 +130,42 @@ static size_t distance(const char *a, const char *b)
     return row[n];
 }
 
-static attn_status fail_unknown(const char *what, const char *text, attn_error *err)
+/* A misspelling leaves two letters of three as they were; one letter may always be wrong. */
+static bool near(const char *typed, const char *name, size_t d)
 {
-    const char *nearest = names[0].name;
+    size_t longer = strlen(typed) > strlen(name) ? strlen(typed) : strlen(name);
+    return d <= 1 || d <= longer / 3;
+}
+
+enum wanted { WANT_ANY, WANT_OP, WANT_PROCESSOR };
+
+/* An op is not offered to who wants a processor; whoever wants an op gets one from any name but
+ * those that leave the choice open. */
+static bool offered(const attn_name *name, enum wanted wanted)
+{
+    return wanted == WANT_ANY ||
+           (wanted == WANT_PROCESSOR ? name->processor != NULL : strcmp(name->op, "auto") != 0);
+}
+
+static attn_status fail_unknown(enum wanted wanted, const char *text, attn_error *err)
+{
+    static const char *const what[] = {"processor or op", "op", "processor"};
+    const char *nearest = NULL;
     size_t least = SIZE_MAX;
     for (size_t i = 0; i < N_NAMES; i++) {
         size_t d = distance(text, names[i].name);
-        if (d < least) {
+        if (d < least && offered(&names[i], wanted)) {
             least = d;
             nearest = names[i].name;
         }
     }
+    if (!nearest || !text[0] || !near(text, nearest, least)) {
+        return attn_fail(err, ATTN_NOT_FOUND, "\"%.63s\" is no %s; `attnplug names` lists them all",
+                         text, what[wanted]);
+    }
     return attn_fail(err, ATTN_NOT_FOUND,
                      "\"%.63s\" is no %s; the nearest is \"%s\", `attnplug names` lists them all",
-                     text, what, nearest);
+                     text, what[wanted], nearest);
 }
 
 /* "lora+NAME" where NAME is any name of a processor. */
@@ -176,7 +198,7 @@ attn_status attn_name_find(const char *text, attn_name *name, attn_error *err)
     }
     const attn_name *composed = find_composed(text);
     if (!composed) {
-        return fail_unknown("processor or op", text, err);
+        return fail_unknown(WANT_ANY, text, err);
     }
     attn_name base = *find(strchr(text, '+') + 1);
     *name = *composed; /* the op and the flags are the second's */
@@ -199,7 +221,7 @@ attn_status attn_op_id(const char *op, const char *runtime, char id[64], attn_er
     }
     const attn_name *name = op ? find(op) : NULL;
     if (!name) {
-        return fail_unknown("op", op ? op : "", err);
+        return fail_unknown(WANT_OP, op ? op : "", err);
     }
     if (strcmp(name->op, "auto") == 0) {
         return attn_fail(err, ATTN_INVALID, "\"%s\" is no one op: it leaves the choice open", op);
@@ -220,7 +242,7 @@ attn_status attn_processor_id(const char *processor, char id[64], attn_error *er
     }
     const attn_name *name = processor ? find(processor) : NULL;
     if (!name || !name->processor) {
-        return fail_unknown("processor", processor ? processor : "", err);
+        return fail_unknown(WANT_PROCESSOR, processor ? processor : "", err);
     }
     if (strchr(name->processor, '+')) {
         return attn_fail(err, ATTN_INVALID,

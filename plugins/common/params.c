@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 int params_match(const char *pattern, const char *name)
@@ -72,6 +73,26 @@ static const attn_param_info *params_known(const attn_param_list *known, const c
     return NULL;
 }
 
+/* A misspelling leaves two letters of three as they were; one letter may always be wrong. */
+static int params_near(const char *pattern, const char *name, int distance)
+{
+    size_t longer = strlen(pattern) > strlen(name) ? strlen(pattern) : strlen(name);
+    return distance <= 1 || (size_t)distance <= longer / 3;
+}
+
+/* All of them, where none is near. */
+static attn_status params_list(const attn_param_list *known, const char *name, const char *who,
+                               attn_error *err)
+{
+    char all[512] = "none";
+    size_t used = 0;
+    for (uint32_t i = 0; i < known->count && used < sizeof all; i++)
+        used += (size_t)snprintf(all + used, sizeof all - used, "%s\"%s\"", i ? ", " : "",
+                                 known->params[i].name);
+    return attn_fail(err, ATTN_INVALID, "%s: unknown parameter \"%s\"; it takes %s", who, name,
+                     all);
+}
+
 static attn_status params_unknown(const attn_param_list *known, const char *name, const char *who,
                                   attn_error *err)
 {
@@ -84,9 +105,8 @@ static attn_status params_unknown(const attn_param_list *known, const char *name
             best = distance;
         }
     }
-    if (!nearest)
-        return attn_fail(err, ATTN_INVALID, "%s: unknown parameter \"%s\"; it takes none", who,
-                         name);
+    if (!nearest || !params_near(nearest, name, best))
+        return params_list(known, name, who, err);
     return attn_fail(err, ATTN_INVALID, "%s: unknown parameter \"%s\"; the nearest is \"%s\"", who,
                      name, nearest);
 }

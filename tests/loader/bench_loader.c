@@ -1,5 +1,6 @@
-/* What the loader costs: reading a head, a call through the handle, a name once resolved. Prints
- * the figures that tests/README.md keeps, and fails where one is over its bound. */
+/* What the loader costs: reading a head, a call through the handle, a name once resolved, by one
+ * thread and by several at once. Prints the figures that tests/README.md keeps, and fails where one
+ * is over its bound. */
 #include "attention.h"
 
 #include "attn_router.h"
@@ -7,6 +8,7 @@
 #include "error.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -138,6 +140,79 @@ static bool name_resolved(attn_registry *registry, const char *name)
     return report(what, median(times), 200);
 }
 
+/* One of several threads that resolve names with the same router. Its time is the processor's, not
+ * the clock's: threads wait for cores where there are fewer, and that is not what a name costs. */
+typedef struct {
+    attn_router *router;
+    pthread_barrier_t *begin;
+    int first; /* of the names that it takes in turn */
+    bool good;
+    double times[ROUNDS];
+} resolver;
+
+static double own_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+static void *resolve(void *arg)
+{
+    enum { N = 2000 };
+    static const char *const names[] = {"math", "XFormersAttnProcessor", "memory_efficient",
+                                        "org.attnplug.sliced"};
+    resolver *r = arg;
+    ATTN_ERROR_ON(err, 512);
+    r->good = true;
+    pthread_barrier_wait(r->begin);
+    for (int round = 0; round < ROUNDS; round++) {
+        double begin = own_time();
+        for (int i = 0; i < N; i++) {
+            attn_host_op *op = NULL;
+            r->good = r->good && attn_router_op(r->router, names[(r->first + i) % 4], NULL, 0, &op,
+                                                &err) == ATTN_OK;
+        }
+        r->times[round] = (own_time() - begin) / N;
+    }
+    return NULL;
+}
+
+static bool names_resolved_by(attn_registry *registry, int n)
+{
+    enum { MOST = 8 };
+    const attn_device cpu = {ATTN_DEVICE_CPU, 0, "cpu"};
+    resolver all[MOST];
+    pthread_t threads[MOST];
+    pthread_barrier_t begin;
+    attn_router *router = NULL;
+    ATTN_ERROR_ON(err, 512);
+    if (attn_router_open(registry, &cpu, NULL, &router, &err) != ATTN_OK ||
+        pthread_barrier_init(&begin, NULL, (unsigned)n) != 0) {
+        return false;
+    }
+    for (int i = 0; i < n; i++) {
+        all[i] = (resolver){.router = router, .begin = &begin, .first = i};
+        if (pthread_create(&threads[i], NULL, resolve, &all[i]) != 0) {
+            (void)printf("no thread\n");
+            exit(1); /* the others wait at the barrier */
+        }
+    }
+    double slowest = 0;
+    bool good = true;
+    for (int i = 0; i < n; i++) {
+        pthread_join(threads[i], NULL);
+        double ns = median(all[i].times);
+        slowest = ns > slowest ? ns : slowest;
+        good = good && all[i].good;
+    }
+    pthread_barrier_destroy(&begin);
+    (void)attn_router_close(router);
+    char what[96];
+    (void)snprintf(what, sizeof what, "a name resolved, %d threads at once, slowest", n);
+    return report(what, slowest, 200) && good;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
@@ -159,6 +234,9 @@ int main(int argc, char **argv)
     good = through_handle(registry, "org.attnplug.test.empty") && good;
     good = name_resolved(registry, "math") && good;
     good = name_resolved(registry, "XFormersAttnProcessor") && good;
+    for (int n = 2; n <= 8; n *= 2) {
+        good = names_resolved_by(registry, n) && good;
+    }
     attn_registry_close(registry);
     return good ? 0 : 1;
 }

@@ -126,22 +126,33 @@ static void test_unknown(void **state)
         {"xFormers", "xformers"},
         {"ipadapter", "ip_adapter"},
         {"CrossFrameProcessor", "CrossFrameAttnProcessor"},
-        {"", "lora"},
+        {"mth", "math"},
+        {"", NULL},
+        {"teapot", NULL},
+        {"flash", NULL},
+        {"com_example_kernel", NULL},
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ATTN_ERROR_ON(err, 512);
-        char quoted[80];
+        char quoted[80] = "the nearest is";
         attn_name name = {.size = sizeof name};
         assert_int_equal(attn_name_find(cases[i].typed, &name, &err), ATTN_NOT_FOUND);
-        (void)snprintf(quoted, sizeof quoted, "the nearest is \"%s\"", cases[i].nearest);
-        if (cases[i].typed[0] && !strstr(err.text, quoted)) {
+        if (cases[i].nearest) {
+            (void)snprintf(quoted, sizeof quoted, "the nearest is \"%s\"", cases[i].nearest);
+        }
+        if (!strstr(err.text, quoted) != !cases[i].nearest) {
             fail_msg("%s: %s", cases[i].typed, err.text);
         }
         assert_non_null(strstr(err.text, "attnplug names"));
     }
     ATTN_ERROR_ON(err, 512);
+    char id[64];
     attn_name name = {.size = sizeof name};
+    assert_int_equal(attn_processor_id("mathh", id, &err), ATTN_NOT_FOUND);
+    assert_null(strstr(err.text, "math\"")); /* is near, but no processor */
+    assert_int_equal(attn_op_id("autos", "cpu", id, &err), ATTN_NOT_FOUND);
+    assert_null(strstr(err.text, "\"auto\"")); /* is no one op */
     assert_int_equal(attn_name_find("lora+nothing", &name, &err), ATTN_NOT_FOUND);
     assert_int_equal(attn_name_find("lora+fused", &name, &err), ATTN_OK); /* where it is merged */
     assert_int_equal(attn_name_find("fused+lora", &name, &err), ATTN_NOT_FOUND);

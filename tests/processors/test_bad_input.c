@@ -437,6 +437,7 @@ static void lora_refuses(void **state)
     refuses_with(&b, param_float("scale", NAN), ATTN_INVALID, "\"scale\" is nan");
     refuses_with(&b, param_float("style.scale", 1), ATTN_INVALID, "no adapter of that name");
     refuses_with(&b, param_float("scal", 1), ATTN_INVALID, "the nearest is \"scale\"");
+    refuses_with(&b, param_float("teapot", 1), ATTN_INVALID, "\"teapot\"; it takes \"");
     refuses_with(&b, *bench_param(&b, "to_q_lora.up.weight"), ATTN_INVALID, "is given twice");
     attn_tensor empty = *bench_param(&b, "to_q_lora.down.weight")->tensor;
     empty.shape[0] = 0;
