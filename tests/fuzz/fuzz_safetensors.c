@@ -23,10 +23,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (s == ATTN_OK) {
         for (size_t i = 0; i < safetensors_count(file); i++) {
             const safetensors_tensor *t = safetensors_at(file, i);
-            if (safetensors_find(file, t->name) != t)
+            if (safetensors_find(file, t->name) != t || !safetensors_dtype_name(t->dtype))
                 abort();
             sum = sum + sum_bytes(t);
+            safetensors_let_go(file, t->data, t->bytes); /* read anew when it is wanted again */
+            sum = sum + sum_bytes(t);
         }
+        if (strcmp(safetensors_path(file), f.path) != 0)
+            abort();
         (void)safetensors_metadata(file, "config");
     } else if (!err_text[0]) {
         abort(); /* an error without a text */

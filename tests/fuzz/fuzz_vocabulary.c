@@ -5,6 +5,20 @@
 
 #include <string.h>
 
+/* Every token as text, what is no token among them. */
+static void decode(const bpe *b)
+{
+    for (int64_t id = -1; id <= (int64_t)bpe_highest_id(b) + 1 && id < 4096; id++) {
+        const char *text = bpe_token_text(b, (int32_t)id);
+        char *out = malloc(text ? strlen(text) + 1 : 1);
+        if (!out || (text && bpe_token_id(b, text) < 0) ||
+            bpe_decode(b, (int32_t)id, out) > (text ? strlen(text) : 0))
+            abort();
+        free(out);
+    }
+    (void)bpe_vocab_size(b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     ATTN_ERROR_ON(err, 256);
@@ -19,6 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; i < ids.count; i++)
             if (ids.ids[i] != 0 && ids.ids[i] > bpe_highest_id(b)) /* 0: unknown */
                 abort();
+        decode(b);
         id_list_free(&ids);
     } else if (!err_text[0]) {
         abort();
