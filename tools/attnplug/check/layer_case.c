@@ -72,6 +72,55 @@ static attn_norm norm(struct layer_case *c, struct random *r, uint32_t kind, uin
 /* -- the layer
  * ------------------------------------------------------------------------------------------- */
 
+/* Every flag and every norm that diffusers' Attention has. */
+static void draw_flags(struct layer_case *c, struct random *r)
+{
+    attn_layer *l = &c->layer;
+    l->scale = random_percent(r, 20) ? 1 : (float)(1 / sqrt((double)l->dim_head));
+    l->rescale = random_percent(r, 30) ? 1.5f : 1;
+    if (random_percent(r, 40))
+        l->flags |= ATTN_LAYER_RESIDUAL;
+    if (random_percent(r, 20))
+        l->flags |= ATTN_LAYER_UPCAST_ATTENTION;
+    if (random_percent(r, 20))
+        l->flags |= ATTN_LAYER_UPCAST_SOFTMAX;
+    if (c->form == FORM_ADDED && random_percent(r, 40))
+        l->flags |= ATTN_LAYER_ONLY_CROSS;
+}
+
+static void draw_spatial(struct layer_case *c, struct random *r)
+{
+    attn_norm *n = &c->layer.spatial_norm;
+    int64_t channels = random_between(r, 1, 6);
+    *n = norm(c, r, ATTN_NORM_SPATIAL, 4, c->layer.query_dim);
+    n->conv_y = linear(c, r, c->layer.query_dim, channels, 1);
+    n->conv_b = linear(c, r, c->layer.query_dim, channels, 1);
+}
+
+static void draw_norms(struct layer_case *c, struct random *r, int cross)
+{
+    attn_layer *l = &c->layer;
+    if (c->form == FORM_ADDED || random_percent(r, 20))
+        l->group_norm = norm(c, r, ATTN_NORM_GROUP, 4, l->query_dim);
+    if (random_percent(r, 15))
+        draw_spatial(c, r);
+    if (cross && c->form != FORM_ADDED && random_percent(r, 30)) {
+        int grouped = random_percent(r, 50) && l->cross_dim % 4 == 0;
+        l->norm_cross =
+            norm(c, r, grouped ? ATTN_NORM_GROUP : ATTN_NORM_LAYER, grouped ? 4 : 0, l->cross_dim);
+    }
+}
+
+static void draw_images(struct layer_case *c, struct random *r)
+{
+    const int64_t inner = c->layer.heads * c->layer.dim_head;
+    c->ip_k = linear(c, r, inner, c->layer.cross_dim, 0).weight;
+    c->ip_v = linear(c, r, inner, c->layer.cross_dim, 0).weight;
+    c->params[0] = (attn_param){"to_k_ip.0.weight", ATTN_PARAM_TENSOR, 0, 0, 0, NULL, &c->ip_k};
+    c->params[1] = (attn_param){"to_v_ip.0.weight", ATTN_PARAM_TENSOR, 0, 0, 0, NULL, &c->ip_v};
+    c->n_params = 2;
+}
+
 static void draw_layer(struct layer_case *c, struct random *r)
 {
     attn_layer *l = &c->layer;
@@ -81,70 +130,106 @@ static void draw_layer(struct layer_case *c, struct random *r)
     l->heads = random_between(r, 1, 4);
     l->dim_head = 4 * random_between(r, 1, 6);
     l->query_dim = 8 * random_between(r, 1, 5);
-    int cross = random_percent(r, 50);
-    l->cross_dim = cross && random_percent(r, 70) ? random_between(r, 5, 40) : l->query_dim;
-    l->scale = (float)(1 / sqrt((double)l->dim_head));
-    if (random_percent(r, 20))
-        l->scale = 1;
-    l->rescale = random_percent(r, 30) ? 1.5f : 1;
-    if (random_percent(r, 40))
-        l->flags |= ATTN_LAYER_RESIDUAL;
-    if (random_percent(r, 20))
-        l->flags |= ATTN_LAYER_UPCAST_ATTENTION;
-    if (random_percent(r, 20))
-        l->flags |= ATTN_LAYER_UPCAST_SOFTMAX;
+    int cross = c->form != FORM_PLAIN || random_percent(r, 50);
+    l->cross_dim = cross && c->form != FORM_ADDED && random_percent(r, 70)
+                       ? random_between(r, 5, 40)
+                       : l->query_dim;
+    draw_flags(c, r);
     int64_t inner = l->heads * l->dim_head;
     l->to_q = linear(c, r, inner, l->query_dim, biases);
-    l->to_k = linear(c, r, inner, l->cross_dim, biases);
-    l->to_v = linear(c, r, inner, l->cross_dim, biases);
+    if (!(l->flags & ATTN_LAYER_ONLY_CROSS)) {
+        l->to_k = linear(c, r, inner, l->cross_dim, biases);
+        l->to_v = linear(c, r, inner, l->cross_dim, biases);
+    }
     l->to_out = linear(c, r, l->query_dim, inner, random_percent(r, 80));
-    if (random_percent(r, 20))
-        l->group_norm = norm(c, r, ATTN_NORM_GROUP, 4, l->query_dim);
-    if (cross && random_percent(r, 20))
-        l->norm_cross = norm(c, r, ATTN_NORM_LAYER, 0, l->cross_dim);
+    if (c->form == FORM_ADDED) {
+        int64_t added = random_between(r, 4, 24);
+        l->add_k = linear(c, r, inner, added, 1);
+        l->add_v = linear(c, r, inner, added, 1);
+    }
+    if (c->form == FORM_IMAGES)
+        draw_images(c, r);
+    draw_norms(c, r, cross);
     c->keys = cross ? random_between(r, 1, 20) : 0; /* 0: self */
+}
+
+static void describe(struct layer_case *c)
+{
+    static const char *const forms[] = {"", " added", " image"};
+    static const char *const cross_norms[] = {"", " norm_cross", " norm_cross(groups)"};
+    const attn_layer_call *o = &c->call;
+    const attn_layer *l = &c->layer;
+    (void)snprintf(
+        c->text, sizeof c->text,
+        "B%lld tokens %lld keys %lld (%s%s) heads %lld x %lld channels %lld/%lld rank %u "
+        "flags %#x%s%s%s%s%s%s%s",
+        (long long)o->hidden.shape[0], (long long)c->tokens, (long long)c->keys,
+        o->encoder.rank ? "cross" : "self", forms[c->form], (long long)l->heads,
+        (long long)l->dim_head, (long long)l->query_dim, (long long)l->cross_dim, o->hidden.rank,
+        l->flags, l->group_norm.kind ? " group_norm" : "",
+        l->spatial_norm.kind ? " spatial_norm" : "", cross_norms[l->norm_cross.kind],
+        o->bias.rank ? " bias" : "", o->lse.rank ? " lse" : "", o->key_mass.rank ? " key_mass" : "",
+        o->probs.rank ? " probs" : "");
+}
+
+static void draw_hidden(struct layer_case *c, struct random *r, int64_t B)
+{
+    attn_layer_call *o = &c->call;
+    const int64_t channels = c->layer.query_dim;
+    int64_t height = random_between(r, 1, 5), width = random_between(r, 1, 6);
+    c->tokens = height * width;
+    if (c->layer.spatial_norm.kind || random_percent(r, 40)) {
+        o->hidden = make(c, 4, B, channels, height, width);
+        o->out = make(c, 4, B, channels, height, width);
+    } else {
+        o->hidden = make(c, 3, B, c->tokens, channels, 0);
+        o->out = make(c, 3, B, c->tokens, channels, 0);
+    }
+    if (c->layer.spatial_norm.kind)
+        o->temb = make(c, 4, B, c->layer.spatial_norm.conv_y.weight.shape[1],
+                       random_between(r, 1, 5), random_between(r, 1, 5));
 }
 
 static void draw_call(struct layer_case *c, struct random *r)
 {
     attn_layer_call *o = &c->call;
     const attn_layer *l = &c->layer;
-    int64_t B = random_between(r, 1, 3), height = random_between(r, 1, 5),
-            width = random_between(r, 1, 6);
-    c->tokens = height * width;
+    int64_t B = random_between(r, 1, 3);
     o->size = sizeof *o;
-    if (random_percent(r, 40)) {
-        o->hidden = make(c, 4, B, l->query_dim, height, width);
-        o->out = make(c, 4, B, l->query_dim, height, width);
-    } else {
-        o->hidden = make(c, 3, B, c->tokens, l->query_dim, 0);
-        o->out = make(c, 3, B, c->tokens, l->query_dim, 0);
-    }
+    draw_hidden(c, r, B);
     if (c->keys)
-        o->encoder = make(c, 3, B, c->keys, l->cross_dim, 0);
+        o->encoder = make(c, 3, B, c->keys,
+                          c->form == FORM_ADDED ? l->add_k.weight.shape[1] : l->cross_dim, 0);
     else
         c->keys = c->tokens;
+    if (c->form == FORM_ADDED && !(l->flags & ATTN_LAYER_ONLY_CROSS))
+        c->keys += c->tokens;
+    if (c->form == FORM_IMAGES) {
+        c->image = make(c, 4, B, random_between(r, 1, 2), random_between(r, 1, 5), l->cross_dim);
+        o->images = &c->image;
+        o->n_images = 1;
+    }
     if (random_percent(r, 25))
         o->bias = make(c, 4, B, l->heads, c->tokens, c->keys);
     if (random_percent(r, 30))
         o->lse = make(c, 3, B, l->heads, c->tokens, 0);
     if (random_percent(r, 40))
         o->key_mass = make(c, 2, B, c->keys, 0, 0);
-    (void)snprintf(c->text, sizeof c->text,
-                   "B%lld tokens %lld keys %lld (%s) heads %lld x %lld channels %lld/%lld rank %u "
-                   "flags %#x%s%s%s%s%s",
-                   (long long)B, (long long)c->tokens, (long long)c->keys,
-                   o->encoder.rank ? "cross" : "self", (long long)l->heads, (long long)l->dim_head,
-                   (long long)l->query_dim, (long long)l->cross_dim, o->hidden.rank, l->flags,
-                   l->group_norm.kind ? " group_norm" : "", l->norm_cross.kind ? " norm_cross" : "",
-                   o->bias.rank ? " bias" : "", o->lse.rank ? " lse" : "",
-                   o->key_mass.rank ? " key_mass" : "");
+    if (random_percent(r, 20))
+        o->probs = make(c, 4, B, l->heads, c->tokens, c->keys);
+    describe(c);
 }
 
-int layer_case_open(struct layer_case *c, uint64_t seed, uint64_t index)
+static double *wanted(int64_t n)
 {
-    struct random r = random_for(seed + 77777, index);
+    return malloc(((size_t)n + 1) * sizeof(double));
+}
+
+int layer_case_open(struct layer_case *c, enum layer_form form, uint64_t seed, uint64_t index)
+{
+    struct random r = random_for(seed + 77777 + (uint64_t)form, index);
     memset(c, 0, sizeof *c);
+    c->form = form;
     c->seed = seed;
     c->index = index;
     draw_layer(c, &r);
@@ -152,11 +237,12 @@ int layer_case_open(struct layer_case *c, uint64_t seed, uint64_t index)
     for (int i = 0; i < c->n_blocks; i++)
         if (!c->blocks[i])
             return -1;
-    size_t lines = (size_t)(c->call.hidden.shape[0] * c->tokens);
-    c->want = malloc((lines * (size_t)c->layer.query_dim + 1) * sizeof(double));
-    c->want_lse = malloc((lines * (size_t)c->layer.heads + 1) * sizeof(double));
-    c->want_mass = malloc(((size_t)(c->call.hidden.shape[0] * c->keys) + 1) * sizeof(double));
-    return c->want && c->want_lse && c->want_mass ? layer_case_refresh(c, 1) : -1;
+    const int64_t B = c->call.hidden.shape[0], lines = B * c->tokens;
+    c->want = wanted(lines * c->layer.query_dim);
+    c->want_lse = wanted(lines * c->layer.heads);
+    c->want_mass = wanted(B * c->keys);
+    c->want_probs = wanted(lines * c->layer.heads * c->keys);
+    return c->want && c->want_lse && c->want_mass && c->want_probs ? layer_case_refresh(c, 1) : -1;
 }
 
 int layer_case_refresh(struct layer_case *c, uint64_t data_seed)
@@ -166,6 +252,8 @@ int layer_case_refresh(struct layer_case *c, uint64_t data_seed)
     if (data_seed == 1) { /* what a prompt decides stays */
         fill(&c->call.encoder, &r, 0, 1);
         fill(&c->call.bias, &r, 0, 1);
+        fill(&c->call.temb, &r, 0, 1);
+        fill(&c->image, &r, 0, 1);
     }
     layer_case_poison(c);
     return layer_reference(c);
@@ -173,8 +261,8 @@ int layer_case_refresh(struct layer_case *c, uint64_t data_seed)
 
 void layer_case_poison(struct layer_case *c)
 {
-    attn_tensor *outputs[] = {&c->call.out, &c->call.lse, &c->call.key_mass};
-    for (int i = 0; i < 3; i++) {
+    attn_tensor *outputs[] = {&c->call.out, &c->call.lse, &c->call.key_mass, &c->call.probs};
+    for (int i = 0; i < 4; i++) {
         int64_t n = outputs[i]->rank ? 1 : 0;
         for (uint32_t a = 0; a < outputs[i]->rank; a++)
             n *= outputs[i]->shape[a];
@@ -190,6 +278,7 @@ void layer_case_close(struct layer_case *c)
     free(c->want);
     free(c->want_lse);
     free(c->want_mass);
+    free(c->want_probs);
     memset(c, 0, sizeof *c);
 }
 
