@@ -40,6 +40,28 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
     return run(plan, &other, err);
 }
 
+#elif defined(FAULT_coarse) || defined(FAULT_too_coarse) || defined(FAULT_coarse_and_says_so)
+/* Results of 6 or 3 bits, as a kernel with short products has them. */
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+#if defined(FAULT_too_coarse)
+    const float factor = 8;
+#else
+    const float factor = 128;
+#endif
+    attn_status s = run(plan, c, err);
+    for (int64_t b = 0; b < c->out.shape[0]; b++)
+        for (int64_t h = 0; h < c->out.shape[1]; h++)
+            for (int64_t i = 0; i < c->out.shape[2]; i++)
+                for (int64_t d = 0; d < c->out.shape[3]; d++) {
+                    float *o = &AT(float, c->out, b, h, i, d);
+                    int power;
+                    float part = frexpf(*o, &power);
+                    *o = ldexpf(roundf(part * factor) / factor, power);
+                }
+    return s;
+}
+
 #elif defined(FAULT_log2_lse)
 static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
 {
@@ -296,7 +318,14 @@ const attn_op_api attn_op_v1 = {
              .abi = ATTN_ABI,
              .size = sizeof(attn_op_api),
              .devices = UINT64_C(1) << ATTN_DEVICE_CPU,
+#if defined(FAULT_promises_halves)
+             .dtypes = ATTN_DTYPE_F32 | ATTN_DTYPE_F16,
+#else
              .dtypes = ATTN_DTYPE_F32,
+#endif
+#if defined(FAULT_too_coarse) || defined(FAULT_coarse_and_says_so)
+             .flags = ATTN_HEAD_APPROXIMATE,
+#endif
              .id = "org.attnplug.test.wrong",
              .version = "1.0.0",
              .vendor = "attnplug",

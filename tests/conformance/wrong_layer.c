@@ -5,6 +5,7 @@
 #include "right_layer.c"
 #undef attn_processor_v1
 
+#include <string.h>
 #include <unistd.h>
 
 static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn_param *params,
@@ -14,6 +15,11 @@ static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn
 #if defined(FAULT_takes_any_parameter)
     (void)params, (void)n_params;
     return bind(p, l, NULL, 0, work, out, err);
+#elif defined(FAULT_refuses_everything)
+    (void)p, (void)l, (void)params, (void)n_params, (void)work, (void)out;
+    if (err && err->capacity)
+        (void)strcpy(err->text, "not");
+    return ATTN_UNSUPPORTED;
 #elif defined(FAULT_keeps_device_memory)
     void *lost = NULL;
     (void)p->compute->alloc(p->compute->ctx, 64, &lost, NULL);

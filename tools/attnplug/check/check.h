@@ -23,6 +23,8 @@ struct check_options {
     int json;
 };
 
+enum { CHECK_FAILING = 256 };
+
 enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_SKIP };
 
 /* What a test leaves; in memory shared with the child, so that a crash tells which case it was in.
@@ -30,12 +32,14 @@ enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_SKIP };
 struct result {
     char name[32];
     enum verdict verdict;
-    int64_t cases;   /* calls made */
-    int64_t taken;   /* of them supported */
-    int64_t failed;  /* cases with a finding */
-    int64_t current; /* index of the case in progress, -1 none */
-    int64_t first;   /* index of the first failing case, -1 none */
-    double worst;    /* largest error, as a share of its bound */
+    int64_t cases;                  /* calls made */
+    int64_t taken;                  /* of them supported */
+    int64_t failed;                 /* findings */
+    int64_t n_failing;              /* cases with one */
+    int64_t failing[CHECK_FAILING]; /* the indices of the first of them, as they came */
+    int64_t current;                /* index of the case in progress, -1 none */
+    int64_t first;                  /* index of the first failing case, -1 none */
+    double worst;                   /* largest error, as a share of its bound */
     double seconds;
     char message[512];
     char case_text[512];

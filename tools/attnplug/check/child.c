@@ -14,10 +14,23 @@ enum {
     TOKEN = 97
 }; /* exit status of a child that came to its end; 0 is what a plugin's exit() would give */
 
+/* A case may have several findings. */
+static void count_case(struct result *r)
+{
+    const int64_t n = r->n_failing;
+    if (r->current < 0 ||
+        (n && r->failing[(n < CHECK_FAILING ? n : CHECK_FAILING) - 1] == r->current))
+        return;
+    if (n < CHECK_FAILING)
+        r->failing[n] = r->current;
+    r->n_failing++;
+}
+
 void finding(struct result *r, const char *format, ...)
 {
     r->verdict = VERDICT_FAIL;
     r->failed++;
+    count_case(r);
     if (r->failed > 1)
         return;
     r->first = r->current;

@@ -243,8 +243,10 @@ static void together(const struct check *k, attn_op *shared, struct result *r)
         pthread_join(t[i], NULL);
         r->cases += w[i].own.cases;
         r->taken += w[i].own.taken;
-        if (w[i].own.failed) {
-            r->current = w[i].own.first;
+        if (w[i].own.failed && !r->failed)
+            memcpy(r->case_text, w[i].own.case_text, sizeof r->case_text);
+        for (int64_t f = 0; f < w[i].own.n_failing && f < CHECK_FAILING; f++) {
+            r->current = w[i].own.failing[f];
             finding(r, "with %s: %s", shared ? "two plans of one instance" : "two instances",
                     w[i].own.message);
         }

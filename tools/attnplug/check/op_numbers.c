@@ -43,9 +43,40 @@ static void many(const struct check *k, struct result *r, enum op_kind kind, int
     k->op->destroy(op);
 }
 
+/* Each type that the head promises is taken by some plain call. */
+static void promised_types(const struct check *k, struct result *r)
+{
+    enum { TRIES = 40 };
+    static const struct {
+        uint64_t bit;
+        const char *name;
+    } types[] = {{ATTN_DTYPE_F32, "fp32"},
+                 {ATTN_DTYPE_F16, "fp16"},
+                 {ATTN_DTYPE_BF16, "bf16"},
+                 {ATTN_DTYPE_F64, "fp64"}};
+    attn_op *op = r->verdict == VERDICT_PASS ? instance_open(k, k->host, r) : NULL;
+    for (size_t t = 0; op && t < sizeof types / sizeof *types; t++) {
+        char why[160] = "";
+        attn_error err = {sizeof err, sizeof why, why, 0};
+        attn_status s = ATTN_UNSUPPORTED;
+        for (uint64_t i = 0; i < TRIES && s != ATTN_OK && k->op->head.dtypes & types[t].bit; i++) {
+            struct op_case c;
+            op_case_draw(&c, KIND_PLAIN, types[t].bit, k->options->seed, i);
+            s = k->op->supports(op, &c.call, &err);
+        }
+        if (s != ATTN_OK && k->op->head.dtypes & types[t].bit)
+            finding(r, "its head promises %s, and supports refuses each of %d plain calls: %s",
+                    types[t].name, TRIES, why);
+    }
+    if (op)
+        k->op->destroy(op);
+}
+
 void op_plain(const struct check *k, struct result *r)
 {
     many(k, r, KIND_PLAIN, 40, 300);
+    if (k->options->case_index < 0)
+        promised_types(k, r);
 }
 
 void op_numbers(const struct check *k, struct result *r)

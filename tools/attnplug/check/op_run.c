@@ -121,6 +121,22 @@ double bound_for(const attn_tensor *t)
     return t->bits == 16 ? 1e-3 : (t->bits == 64 ? 1e-12 : 2e-6);
 }
 
+/* What a distance usually means. */
+static const char *likely(const struct distance *d, double bound)
+{
+    if (d->misplaced)
+        return "";
+    if (d->cosine < 0.99)
+        return "; is something added to the scores that the call did not ask for? it belongs into "
+               "a "
+               "parameter of create";
+    return d->relative > 100 * bound ? "; an approximation says so in its head "
+                                       "(ATTN_HEAD_APPROXIMATE) and is held to a cosine"
+                                     : "";
+}
+
+enum { NEAREST = 9995 }; /* an approximate op's least cosine, in ten thousandths */
+
 static void compare_one(const struct check *k, const attn_tensor *t, const char *name,
                         const double *want, double bound, double floor, struct result *r)
 {
@@ -128,16 +144,23 @@ static void compare_one(const struct check *k, const attn_tensor *t, const char 
         return;
     struct distance d = distance_of(t, want, floor);
     int approximate = (k->op->head.flags & ATTN_HEAD_APPROXIMATE) != 0;
-    double share = approximate ? (1 - d.cosine) / (1 - 0.9995) : d.relative / bound;
+    double least = NEAREST / 1e4;
+    double share = approximate ? (1 - d.cosine) / (1 - least) : d.relative / bound;
+    char wanted[64];
     if (share > r->worst)
         r->worst = share;
-    if (d.misplaced || (approximate ? d.cosine < 0.9995 : d.relative > bound))
-        finding(
-            r,
-            "%s: relative error %.3g (bound %.1g), cosine %.6f, %lld wrong infinities or NaNs; at "
-            "[%lld,%lld,%lld,%lld] %.9g instead of %.9g",
-            name, d.relative, bound, d.cosine, (long long)d.misplaced, (long long)d.first[0],
-            (long long)d.first[1], (long long)d.first[2], (long long)d.first[3], d.got, d.wanted);
+    if (!d.misplaced && share <= 1)
+        return;
+    if (approximate)
+        (void)snprintf(wanted, sizeof wanted, "at least %.4f, being approximate", least);
+    else
+        (void)snprintf(wanted, sizeof wanted, "relative error at most %.1g", bound);
+    finding(r,
+            "%s: relative error %.3g, cosine %.6f, expected %s; %lld wrong infinities or NaNs; at "
+            "[%lld,%lld,%lld,%lld] %.9g instead of %.9g%s",
+            name, d.relative, d.cosine, wanted, (long long)d.misplaced, (long long)d.first[0],
+            (long long)d.first[1], (long long)d.first[2], (long long)d.first[3], d.got, d.wanted,
+            approximate ? "" : likely(&d, bound));
 }
 
 void case_compare(const struct check *k, const struct op_case *c, struct result *r)
