@@ -1,17 +1,22 @@
 #!/usr/bin/env bash
 # run.sh SECONDS [NAME...]: libFuzzer on each harness for that long, from its seeds.  Builds build-fuzz with clang.
-# --coverage [NAME...]: line coverage of each harness's parser instead, by its seeds alone; fails below 80 %.
-# Names: safetensors layer config scheduler tokenizer settings vocabulary.
+# --coverage [NAME...]: line coverage of each harness's parser instead, by its seeds and what fuzzing
+# here has found beside them (build-fuzz/corpus); fails below 80 %.
+# Names: elf_head safetensors layer config scheduler tokenizer settings vocabulary.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
-here=tests/fuzz
 export FUZZ_MODEL=$PWD/host-stub/models/emoji-128/tokenizer
 
-all=(safetensors layer config scheduler tokenizer settings vocabulary)
+all=(elf_head safetensors layer config scheduler tokenizer settings vocabulary)
+
+# Where a harness and its seeds lie: the parser of plugin files has its own beside the loader's tests.
+place() { if [ "$1" = elf_head ]; then echo tests/loader; else echo tests/fuzz; fi; }
+seeds() { if [ "$1" = elf_head ]; then echo tests/loader/fuzz/seeds; else echo "tests/fuzz/seeds/$1"; fi; }
 
 # What each harness is for: the files whose coverage counts.
 parser() {
     case $1 in
+    elf_head) echo host-stub/loader/elf_{file,dynamic,symbol,head,links}.c ;;
     safetensors) echo host-stub/model/safetensors.c ;;
     layer) echo host-stub/model/layer_file.c host-stub/model/attention_config.c ;;
     config) echo host-stub/model/config.c host-stub/model/unet_config.c ;;
@@ -24,10 +29,13 @@ parser() {
 }
 
 coverage() {
-    local name=$1 files program=build-coverage/tests/fuzz/fuzz_$1 data=build-coverage/$1.profdata
+    local name=$1 files data=build-coverage/$1.profdata program
+    program=build-coverage/$(place "$name")/fuzz_$name
     files=$(parser "$name") || exit 2
-    ninja -C build-coverage --quiet "tests/fuzz/fuzz_$name" >/dev/null
-    LLVM_PROFILE_FILE=build-coverage/$name.profraw "$program" -runs=0 "$here/seeds/$name" 2>/dev/null
+    local inputs=("$(seeds "$name")")
+    [ ! -d "build-fuzz/corpus/$name" ] || inputs+=("build-fuzz/corpus/$name")
+    ninja -C build-coverage --quiet "${program#build-coverage/}" >/dev/null
+    LLVM_PROFILE_FILE=build-coverage/$name.profraw "$program" -runs=0 "${inputs[@]}" 2>/dev/null
     llvm-profdata merge -o "$data" "build-coverage/$name.profraw"
     llvm-cov export -summary-only "$program" -instr-profile="$data" | python3 -c '
 import json, sys
@@ -62,11 +70,12 @@ names=("$@")
     -Doptimization=1 -Ddebug=true -Dc_args='-fsanitize=fuzzer-no-link,address,undefined' \
     -Dc_link_args='-fsanitize=address,undefined' -Db_lundef=false >/dev/null
 for name in "${names[@]}"; do
-    ninja -C build-fuzz --quiet "tests/fuzz/fuzz_$name"
+    program=$(place "$name")/fuzz_$name
+    ninja -C build-fuzz --quiet "$program"
     mkdir -p "build-fuzz/corpus/$name"
     echo "== $name, $seconds s"
-    "build-fuzz/tests/fuzz/fuzz_$name" -max_total_time="$seconds" -print_final_stats=1 -timeout=10 -max_len=65536 \
-        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "$here/seeds/$name" 2>&1 |
+    "build-fuzz/$program" -max_total_time="$seconds" -print_final_stats=1 -timeout=10 -max_len=65536 \
+        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "$(seeds "$name")" 2>&1 |
         grep -E 'stat::|SUMMARY|ERROR|DONE' || true
     ! ls "build-fuzz/$name-"* >/dev/null 2>&1 || { echo "findings: build-fuzz/$name-*"; exit 1; }
 done
