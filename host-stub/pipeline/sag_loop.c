@@ -18,7 +18,7 @@ static attn_status cancel_check(const struct sag_job *job, size_t step)
 static void times_fill(struct sag_job *job, size_t step)
 {
     for (int64_t i = 0; i < 2 * job->images; i++) {
-        job->times[i] = (float)job->timesteps[step];
+        job->times[i] = job->timesteps[step];
     }
 }
 
@@ -76,6 +76,7 @@ static attn_status step_attend(attn_work *w, struct sag_job *job, size_t step)
         image_degrade(job, step, image);
     }
     scheduler_add_noise(s, step, job->degraded, job->noise, job->degraded, job->all);
+    scheduler_scale_model_input(s, step, job->degraded, job->degraded, job->all);
     channels_last(job, job->degraded, job->input, job->images);
     /* Without classifier-free guidance both predictions read the same embeddings, so they are what
      * they were from the first degraded one on; with it this shape's first has to project them. */
@@ -93,7 +94,8 @@ static attn_status step_finish(struct sag_job *job, size_t step)
                            .model_output = job->predicted,
                            .sample = job->start,
                            .eta = job->eta,
-                           .n = job->all};
+                           .n = job->all,
+                           .each = job->each};
     if (scheduler_wants_noise(s, step, job->eta)) {
         noise_draw(job, job->noise);
         call.noise = job->noise;
@@ -122,7 +124,7 @@ static attn_status progress_tell(const struct sag_job *job, size_t step)
     attn_tensor latents = host_f32(job->start, 4, shape);
     if (job->o.progress && step % every == 0 &&
         job->o.progress(job->o.progress_ctx, (uint32_t)step, (uint32_t)job->steps,
-                        (float)job->timesteps[step], &latents)) {
+                        job->timesteps[step], &latents)) {
         return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps", step + 1,
                          job->steps);
     }

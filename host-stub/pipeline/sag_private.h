@@ -46,7 +46,7 @@ struct sag_job {
     int32_t guided;      /* classifier-free guidance */
     int32_t attended;    /* self-attention guidance */
     float guidance_scale, sag_scale, eta;
-    const int64_t *timesteps;
+    const float *timesteps;
     size_t steps;
     size_t each, all; /* floats in one image's latents, in all images' */
 

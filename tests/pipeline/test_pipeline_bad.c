@@ -241,8 +241,8 @@ static void test_broken_files(void **state)
 static void test_foreign_settings(void **state)
 {
     (void)state;
-    part_edit("scheduler", "scheduler_config.json", "DDIMScheduler", "EulerDiscreteScheduler");
-    folder_refused(ATTN_UNSUPPORTED, "EulerDiscreteScheduler", "DDIMScheduler");
+    part_edit("scheduler", "scheduler_config.json", "DDIMScheduler", "LCMScheduler");
+    folder_refused(ATTN_UNSUPPORTED, "LCMScheduler", "DDIMScheduler");
     part_edit("unet", "config.json", "CrossAttnDownBlock2D", "SkipDownBlock2D");
     folder_refused(ATTN_UNSUPPORTED, "SkipDownBlock2D", "config.json");
     part_edit("unet", "config.json", "\"cross_attention_dim\": 192",
