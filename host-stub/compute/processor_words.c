@@ -77,6 +77,17 @@ attn_status processor_words_parse(const char *words, struct processor_words *out
     return status;
 }
 
+attn_status processor_params_parse(const char *list, struct processor_words *out, attn_error *err)
+{
+    *out = (struct processor_words){.spec = {.size = sizeof out->spec}};
+    out->text = strdup(list);
+    attn_status status = out->text ? params_read(out, out->text, err)
+                                   : attn_fail(err, ATTN_NOMEM, "no memory for parameters");
+    if (status != ATTN_OK)
+        processor_words_clear(out);
+    return status;
+}
+
 void processor_words_clear(struct processor_words *words)
 {
     free(words->params);

@@ -15,6 +15,8 @@ struct processor_words {
 /* "true" and "false" are whole numbers, "None" is as if the parameter were not there; what is no
  * number is a text.  INVALID names the word that does not fit.  Lists are name.0=, name.1=. */
 attn_status processor_words_parse(const char *words, struct processor_words *out, attn_error *err);
+/* The parameters alone, name=value,...: spec.processor stays NULL. */
+attn_status processor_params_parse(const char *list, struct processor_words *out, attn_error *err);
 void processor_words_clear(struct processor_words *words);
 
 #endif

@@ -47,48 +47,59 @@ ATTN_API attn_status attn_sag_open(attn_registry *registry, const attn_sag_open_
                                    attn_sag **sag, attn_error *err);
 ATTN_API void attn_sag_close(attn_sag *sag); /* [owner] NULL does nothing */
 
-/* Told after each step.  latents: fp32 [n_images, 4, h, w], the callback's to read until it
- * returns. Anything but 0 cancels. */
-typedef int32_t (*attn_sag_progress)(void *ctx, uint32_t step, uint32_t n_steps, float timestep,
+/* Told after each step.  step: from 0; timestep: the scheduler's; latents: fp32
+ * [n_images, 4, h, w], the callback's to read until it returns.  Anything but 0 cancels.  Called in
+ * the thread of attn_sag_run. */
+typedef int32_t (*attn_sag_callback)(void *ctx, uint32_t step, uint32_t n_steps, float timestep,
                                      const attn_tensor *latents);
 
+/* diffusers' arguments of the call, under its names; lists are arrays with their lengths. */
 typedef struct {
-    uint32_t size; /* sizeof(attn_sag_run_options) */
-    uint32_t flags;
-    const char *const *prompts; /* n_prompts, or NULL with prompt_embeds */
+    uint32_t size;  /* sizeof(attn_sag_run_options) */
+    uint32_t flags; /* ATTN_SAG_SET_..., ATTN_SAG_VAE_SLICING; 0 */
+
+    const char *const *prompts; /* n_prompts texts in UTF-8; NULL with prompt_embeds */
     uint32_t n_prompts;
-    uint32_t n_negative; /* 0 (then ""), 1 for all, or n_prompts */
+    uint32_t n_negative; /* texts: 0 (then "" for all), 1 for all, or one for each prompt */
     const char *const *negative_prompts;
-    const attn_tensor *prompt_embeds; /* host fp32 [n, 77, C] in place of prompts, or NULL */
-    const attn_tensor *negative_prompt_embeds; /* likewise */
-    const attn_tensor *latents;   /* host fp32 [images, 4, h, w] in place of random ones, or NULL */
-    uint32_t height, width;       /* pixels; 0: the model's own */
-    uint32_t num_inference_steps; /* 0: 50 */
+    const attn_tensor *prompt_embeds; /* host fp32 [prompts, tokens, C] in place of prompts; NULL */
+    const attn_tensor *negative_prompt_embeds; /* of the same shape; NULL */
+
+    const attn_tensor *latents;     /* host fp32 [images, 4, h, w], before init_noise_sigma, in
+                                       place of random ones; NULL */
+    uint32_t height, width;         /* pixels; 0: those of latents, else the model's own */
+    uint32_t num_inference_steps;   /* 0: 50 */
     uint32_t num_images_per_prompt; /* 0: 1 */
     double guidance_scale;          /* with ATTN_SAG_SET_GUIDANCE, else 7.5; on when > 1 */
     double sag_scale;               /* with ATTN_SAG_SET_SAG, else 0.75; on when > 0 */
-    double eta;                     /* DDIM's, 0 to 1 */
-    const uint64_t
-        *seeds; /* n_seeds: 0 (then 0 for all), 1 generator for all, or one for each image */
-    uint32_t n_seeds;
-    uint32_t clip_skip;         /* layers of the text encoder to leave out, 0 none */
-    attn_sag_progress progress; /* or NULL */
-    void *progress_ctx;
-    uint32_t progress_every; /* steps; 0: 1 */
-    uint32_t reserved;
-    /* SAG masks to use in place of the model's own, bytes [steps, images, tokens]; for comparisons.
-     */
-    const attn_tensor *sag_masks;
+    double eta;                     /* DDIM's, 0 to 1; 0 */
+    const uint64_t *seeds;          /* generator: n_seeds of them */
+    uint32_t n_seeds;               /* 0: one generator seeded 0; 1: one generator that draws for
+                                       all images; else one for each image */
+    uint32_t clip_skip;             /* layers of the text encoder to leave out for the prompts, not
+                                       the negative ones; 0; with prompts alone */
+    attn_sag_callback callback;     /* NULL: none */
+    void *callback_ctx;             /* NULL */
+    uint32_t callback_steps;        /* steps from one call of callback to the next; 0: 1 */
+    uint32_t n_cross_attention_kwargs; /* 0 */
+    const attn_tensor *sag_masks; /* SAG masks to use in place of the model's own, bytes [steps,
+                                     images, tokens]: for comparisons; NULL */
+    const char *output_type;      /* NULL: "np".  Of result.images: "np" fp32 [n, height, width,
+                                     3], "pt" fp32 [n, 3, height, width], both 0 to 1; "pil" bytes
+                                     [n, height, width, 3]; "latent": images stays absent */
+    const attn_param
+        *cross_attention_kwargs; /* runtime values for every processor of the UNet in both
+                              passes: "scale" of LoRA, and what else a processor takes */
 } attn_sag_run_options;
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u
-#define ATTN_SAG_LATENT       4u /* no decoding: images stays absent */
+#define ATTN_SAG_VAE_SLICING  4u /* decode images one by one: less memory, the same images */
 
 /* What came out.  Owned by the result; free with attn_sag_result_free. */
 typedef struct {
     uint32_t size; /* sizeof(attn_sag_result), set by the caller */
     uint32_t n_images;
-    attn_tensor images;    /* fp32 [n_images, height, width, 3], 0 to 1 */
+    attn_tensor images;    /* as output_type says */
     attn_tensor latents;   /* fp32 [n_images, 4, h, w] */
     attn_tensor key_mass;  /* fp32 [steps, n_images, tokens]: what each mask was made of; absent
                               without SAG */

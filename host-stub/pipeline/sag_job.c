@@ -40,6 +40,20 @@ static attn_status scales_read(struct sag_job *job)
     return status;
 }
 
+static attn_status output_read(struct sag_job *job)
+{
+    static const char *const names[] = {"np", "pt", "pil", "latent"}; /* enum output_type */
+    const char *wanted = job->o.output_type ? job->o.output_type : "np";
+    for (int i = 0; i <= OUTPUT_LATENT; i++) {
+        if (strcmp(names[i], wanted) == 0) {
+            job->wanted = i;
+            return ATTN_OK;
+        }
+    }
+    return attn_fail(job->err, ATTN_INVALID, "output_type: \"%s\", expected np, pt, pil or latent",
+                     wanted);
+}
+
 /* An optional host tensor of fp32 and this rank. */
 static attn_status tensor_check(struct sag_job *job, const char *name, const attn_tensor *t,
                                 uint32_t rank)
@@ -361,6 +375,9 @@ attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_opt
     *job = (struct sag_job){.sag = sag, .err = err};
     memcpy(&job->o, options, options->size < sizeof job->o ? options->size : sizeof job->o);
     attn_status status = scales_read(job);
+    if (!status) {
+        status = output_read(job);
+    }
     if (!status) {
         status = prompts_check(job);
     }

@@ -119,11 +119,11 @@ static attn_status latents_check(const struct sag_job *job, size_t step)
 
 static attn_status progress_tell(const struct sag_job *job, size_t step)
 {
-    uint32_t every = job->o.progress_every ? job->o.progress_every : 1;
+    uint32_t every = job->o.callback_steps ? job->o.callback_steps : 1;
     const int64_t shape[4] = {job->images, job->channels, job->h, job->w};
     attn_tensor latents = host_f32(job->start, 4, shape);
-    if (job->o.progress && step % every == 0 &&
-        job->o.progress(job->o.progress_ctx, (uint32_t)step, (uint32_t)job->steps,
+    if (job->o.callback && step % every == 0 &&
+        job->o.callback(job->o.callback_ctx, (uint32_t)step, (uint32_t)job->steps,
                         job->timesteps[step], &latents)) {
         return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps", step + 1,
                          job->steps);

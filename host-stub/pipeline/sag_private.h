@@ -31,6 +31,8 @@ struct attn_sag {
     void *log_ctx;
 };
 
+enum output_type { OUTPUT_NP, OUTPUT_PT, OUTPUT_PIL, OUTPUT_LATENT };
+
 /* One run: the options resolved and checked, and every array that it takes.
  * Latents are [images, channels, h, w], as the random numbers and callers have them; the UNet gets
  * them with channels last. */
@@ -45,6 +47,7 @@ struct sag_job {
     int64_t tokens, dim; /* of the prompt embeddings */
     int32_t guided;      /* classifier-free guidance */
     int32_t attended;    /* self-attention guidance */
+    enum output_type wanted;
     float guidance_scale, sag_scale, eta;
     const float *timesteps;
     size_t steps;
@@ -65,7 +68,7 @@ struct sag_job {
     float *masses;           /* [steps][images][mid_h mid_w] */
     float *times;            /* [2 images] */
     uint8_t *mask;           /* [mid_h mid_w] */
-    float *pixels;           /* [images][height][width][3] */
+    void *pixels;            /* [images][height][width][3], then what `wanted` says */
     random_generator *generators;
     uint32_t n_generators;
     char *warning;
@@ -93,8 +96,11 @@ attn_status job_plan(struct sag_job *job);
  * it was at this batch's last prediction. */
 attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
                          const attn_tensor *encoder, int32_t mass, int32_t same);
-/* One image's latents to pixels [height, width, 3], 0 to 1. */
-attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents, float *pixels);
+/* Latents of `batch` images to pixels [batch, height, width, 3], 0 to 1. */
+attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
+                          float *pixels);
+/* How many images are decoded at once. */
+int64_t decode_batch(const struct sag_job *job);
 /* Between [batch, channels, h, w] and [batch, h, w, channels]. */
 void channels_last(const struct sag_job *job, const float *in, float *out, int64_t batch);
 void channels_first(const struct sag_job *job, const float *in, float *out, int64_t batch);

@@ -1,6 +1,7 @@
 /* sag_run.c: one run from options to result. */
 #include "sag_private.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -14,27 +15,87 @@ double seconds_now(void)
 
 /* What a result owns. */
 struct owned {
-    float *latents, *masses, *pixels;
+    float *latents, *masses;
+    void *pixels;
     char *warning;
 };
+
+/* numpy's round, halves to even, as diffusers' numpy_to_pil has it; in place. */
+static void pixels_to_bytes(float *pixels, size_t n)
+{
+    uint8_t *bytes = (uint8_t *)pixels;
+    for (size_t i = 0; i < n; i++) {
+        bytes[i] = (uint8_t)rintf(pixels[i] * 255.0f);
+    }
+}
+
+/* One image [cells, 3] to [3, cells]. */
+static void pixels_to_planes(const float *in, float *out, size_t cells)
+{
+    for (size_t i = 0; i < cells; i++) {
+        for (size_t c = 0; c < 3; c++) {
+            out[c * cells + i] = in[i * 3 + c];
+        }
+    }
+}
+
+/* The pictures, fp32 with channels last, as the output type has them. */
+static attn_status pixels_convert(struct sag_job *job)
+{
+    size_t cells = (size_t)(job->height * job->width);
+    size_t n = 3 * cells * (size_t)job->images;
+    if (job->wanted == OUTPUT_PIL) {
+        pixels_to_bytes(job->pixels, n);
+    }
+    if (job->wanted != OUTPUT_PT) {
+        return ATTN_OK;
+    }
+    float *planes = malloc(n * sizeof *planes);
+    if (!planes) {
+        return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures",
+                         (long long)job->images);
+    }
+    for (size_t i = 0; i < (size_t)job->images; i++) {
+        pixels_to_planes((float *)job->pixels + 3 * cells * i, planes + 3 * cells * i, cells);
+    }
+    free(job->pixels);
+    job->pixels = planes;
+    return ATTN_OK;
+}
 
 static attn_status job_decode(struct sag_job *job)
 {
     size_t each = (size_t)(job->height * job->width * 3);
+    int64_t batch = decode_batch(job);
     double began = seconds_now();
-    job->pixels = malloc(each * (size_t)job->images * sizeof *job->pixels);
+    job->pixels = malloc(each * (size_t)job->images * sizeof(float));
     if (!job->pixels) {
         return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures",
                          (long long)job->images);
     }
     attn_work *w = pass_real(job->sag->pass, NULL, job->err);
     attn_status status = w ? ATTN_OK : ATTN_NOMEM;
-    /* One at a time: the decoder's memory is the most that a run takes. */
-    for (size_t i = 0; i < (size_t)job->images && !status; i++) {
-        status = image_decode(w, job, job->start + i * job->each, job->pixels + i * each);
+    for (int64_t i = 0; i < job->images && !status; i += batch) {
+        status = images_decode(w, job, batch, job->start + (size_t)i * job->each,
+                               (float *)job->pixels + (size_t)i * each);
+    }
+    if (!status) {
+        status = pixels_convert(job);
     }
     job->seconds_decode = seconds_now() - began;
     return status;
+}
+
+static attn_tensor pixels_tensor(const struct sag_job *job)
+{
+    const int64_t last[4] = {job->images, job->height, job->width, 3};
+    const int64_t first[4] = {job->images, 3, job->height, job->width};
+    attn_tensor t = host_f32(job->pixels, 4, job->wanted == OUTPUT_PT ? first : last);
+    if (job->wanted == OUTPUT_PIL) {
+        t.code = ATTN_CODE_UINT;
+        t.bits = 8;
+    }
+    return t;
 }
 
 /* Moves what the result shows from the job to the result. */
@@ -46,7 +107,6 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
     }
     const int64_t latents[4] = {job->images, job->channels, job->h, job->w};
     const int64_t masses[3] = {(int64_t)job->steps, job->images, job->mid_h * job->mid_w};
-    const int64_t pixels[4] = {job->images, job->height, job->width, 3};
     *owned = (struct owned){job->start, job->masses, job->pixels, job->warning};
     attn_sag_result r = {.size = result->size,
                          .n_images = (uint32_t)job->images,
@@ -61,7 +121,7 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
         r.key_mass = host_f32(job->masses, 3, masses);
     }
     if (job->pixels) {
-        r.images = host_f32(job->pixels, 4, pixels);
+        r.images = pixels_tensor(job);
     }
     if (job->sag->text) {
         r.peak_bytes += text_encoder_peak(job->sag->text);
@@ -96,7 +156,7 @@ attn_status attn_sag_run(attn_sag *sag, const attn_sag_run_options *options,
         status = job_denoise(&job);
     }
     job.seconds_steps = seconds_now() - began;
-    if (!status && !(job.o.flags & ATTN_SAG_LATENT)) {
+    if (!status && job.wanted != OUTPUT_LATENT) {
         status = job_decode(&job);
     }
     if (!status) {

@@ -75,11 +75,12 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
     return w->status;
 }
 
-attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents, float *pixels)
+attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
+                          float *pixels)
 {
     const struct compute_api *api = job->sag->compute->api;
-    const int64_t from[4] = {1, job->h, job->w, job->channels};
-    const int64_t to[4] = {1, job->height, job->width, 3};
+    const int64_t from[4] = {batch, job->h, job->w, job->channels};
+    const int64_t to[4] = {batch, job->height, job->width, 3};
     int real = latents && pixels && !(w->flags & ATTN_WORK_DRY);
     uint64_t mark = work_mark(w);
     attn_tensor x = work_take(w, NULL, 4, from);
@@ -88,8 +89,8 @@ attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents
     attn_tensor picture = host_f32(pixels, 4, to);
     if (real) {
         float factor = vae_scaling_factor(job->sag->vae);
-        channels_last(job, latents, job->input, 1);
-        for (size_t i = 0; i < job->each; i++) {
+        channels_last(job, latents, job->input, batch);
+        for (size_t i = 0; i < (size_t)batch * job->each; i++) {
             job->input[i] /= factor;
         }
     }
@@ -98,11 +99,16 @@ attn_status image_decode(attn_work *w, struct sag_job *job, const float *latents
     api->read(w, &y, &picture);
     api->synchronize(w);
     work_reset(w, mark);
-    for (int64_t i = 0; real && w->status == ATTN_OK && i < to[1] * to[2] * 3; i++) {
+    for (int64_t i = 0; real && w->status == ATTN_OK && i < batch * to[1] * to[2] * 3; i++) {
         float value = pixels[i] / 2 + 0.5f;
         pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
     }
     return w->status;
+}
+
+int64_t decode_batch(const struct sag_job *job)
+{
+    return job->o.flags & ATTN_SAG_VAE_SLICING ? 1 : job->images;
 }
 
 /* Plans are kept for the next run of the same shapes; those of other shapes would only hold
@@ -140,8 +146,8 @@ attn_status job_plan(struct sag_job *job)
     if (job->attended) {
         unet_predict(w, job, job->images, &job->encoder_sag, 0, 0);
     }
-    if (!(job->o.flags & ATTN_SAG_LATENT)) {
-        image_decode(w, job, NULL, NULL);
+    if (job->wanted != OUTPUT_LATENT) {
+        images_decode(w, job, decode_batch(job), NULL, NULL);
     }
     return w->status;
 }

@@ -92,14 +92,9 @@ static void refused(const char *arguments, int code, const char *first, const ch
 
 static void test_usage(void **state)
 {
-    static const char *const unsupported[] = {"ip-adapter-image",
-                                              "ip-adapter",
-                                              "image-encoder",
-                                              "cross-attention-kwargs",
-                                              "lora",
-                                              "lora-scale",
-                                              "custom-diffusion",
-                                              "textual-inversion"};
+    static const char *const unsupported[] = {
+        "ip-adapter-image", "ip-adapter",       "image-encoder",    "lora",
+        "lora-scale",       "custom-diffusion", "textual-inversion"};
     (void)state;
     assert_int_equal(run("--help"), 0);
     assert_non_null(strstr(out_text, "--negative-prompt"));
@@ -122,6 +117,9 @@ static void test_values(void **state)
     refused("--prompt x --guidance-scale nan", 2, "--guidance-scale", "nan");
     refused("--prompt x --sag-scale 1e999", 2, "--sag-scale", "expected a number");
     refused("--prompt x --eta 0.5x", 2, "--eta", "0.5x");
+    refused("--prompt x --eta 2", 2, "--eta: 2", "0 to 1");
+    refused("--prompt x --eta -0.1", 2, "--eta: -0.1", "0 to 1");
+    refused("--prompt x --num-inference-steps 0", 2, "--num-inference-steps: 0", "from 1");
     refused("--prompt x --height 0", 2, "--height", "from 1");
     refused("--prompt x --width -8", 2, "--width", "-8");
     refused("--prompt x --num-inference-steps 99999999999", 2, "--num-inference-steps", "9");
@@ -129,7 +127,7 @@ static void test_values(void **state)
     refused("--prompt x --output-type gif", 2, "--output-type", "gif");
     refused("--prompt x --op fastest", 2, "--op", "fastest");
     refused("--prompt x --processor nonsense", 2, "--processor", "nonsense");
-    refused("--prompt x --processor standard:rank", 2, "rank", "param=value");
+    refused("--prompt x --processor standard:rank", 2, "rank", "name=value");
     refused("--prompt x --processor math", 2, "math", "--op");
     refused("--prompt x --prompt-embeds y", 2, "--prompt-embeds", "one of them");
     refused("--prompt x --prompt y --output a.png", 2, "a.png", "%d");
@@ -143,7 +141,6 @@ static void test_failures(void **state)
     refused("--prompt x --save-latents none/a", 1, "none/a", "cannot write");
     refused("--prompt x --width 130", 1, "width: 130", "multiple");
     refused("--prompt x --height 16", 1, "height: 16", "self-attention guidance");
-    refused("--prompt x --eta 2", 1, "eta: 2", "0 to 1");
     refused("--prompt \"$(printf 'caf\\351')\"", 1, "UTF-8", "offset 3");
     refused("--prompt x --scheduler NoScheduler", 1, "NoScheduler", "DDIMScheduler");
     refused("--prompt x --latents none", 1, "none", "No such file");

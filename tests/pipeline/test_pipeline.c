@@ -201,7 +201,7 @@ static void plain_run_check(attn_sag *sag, struct request *r, const attn_sag_res
     ATTN_ERROR_ON(err, 1024);
     attn_sag_result plain = {.size = sizeof plain};
     r->o.sag_masks = NULL;
-    r->o.progress = NULL;
+    r->o.callback = NULL;
     assert_int_equal(attn_sag_run(sag, &r->o, &plain, &err), ATTN_OK);
     size_t n = 1;
     for (int i = 0; i < 4; i++) {
@@ -233,8 +233,8 @@ static void case_run(const char *name)
         r.masks.stride[2] = 1;
         r.o.sag_masks = &r.masks;
     }
-    r.o.progress = step_compare;
-    r.o.progress_ctx = &c;
+    r.o.callback = step_compare;
+    r.o.callback_ctx = &c;
     attn_sag *sag = pipeline_open(model);
     if (attn_sag_run(sag, &r.o, &result, &err)) {
         fail_msg("%s: %s", name, err.text);

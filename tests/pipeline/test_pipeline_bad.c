@@ -486,11 +486,11 @@ static void test_cancel(void **state)
     int calls = 0;
     attn_sag_run_options o = good_request();
     (void)state;
-    o.progress = stop_at_once;
-    o.progress_ctx = &calls;
+    o.callback = stop_at_once;
+    o.callback_ctx = &calls;
     run_refused(&o, ATTN_CANCELLED, "after 1 of 2 steps", "");
     assert_int_equal(calls, 1);
-    o.progress = cancel_from_outside;
+    o.callback = cancel_from_outside;
     run_refused(&o, ATTN_CANCELLED, "after 1 of 2 steps", "");
     assert_int_equal(calls, 2);
 }
@@ -509,7 +509,7 @@ static void test_long_prompt(void **state)
     }
     text_append(prompt, sizeof prompt, "rocket");
     o.prompts = prompts;
-    o.flags = ATTN_SAG_LATENT;
+    o.output_type = "latent";
     assert_int_equal(attn_sag_run(shared, &o, &result, &err), ATTN_OK);
     assert_non_null(strstr(result.warning, "77 tokens"));
     assert_non_null(strstr(result.warning, "red heart rocket\""));

@@ -40,7 +40,7 @@ static void draw(struct drawn *d, const attn_sag_processor *processors, uint32_t
                                         .n_processors = n,
                                         .processors = processors};
     const attn_sag_run_options run = {.size = sizeof run,
-                                      .flags = ATTN_SAG_LATENT,
+                                      .output_type = "latent",
                                       .prompts = &prompt,
                                       .n_prompts = 1,
                                       .num_inference_steps = steps,

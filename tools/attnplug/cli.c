@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 80, COLUMN = 32 };
+enum { HELP = CLI_MAX_OPTIONS, MAN };
 
 cli_common cli_global;
 
@@ -56,30 +56,6 @@ int cli_finish(int status)
     return status;
 }
 
-static void print_option(const cli_option *o)
-{
-    char left[64];
-    (void)snprintf(left, sizeof left, "  --%s%s%s", o->name, o->metavar ? " " : "",
-                   o->metavar ? o->metavar : "");
-    if (strlen(left) >= COLUMN) {
-        (void)printf("%s\n%*s%s\n", left, COLUMN, "", o->help);
-    } else {
-        (void)printf("%-*s%s\n", COLUMN, left, o->help);
-    }
-}
-
-static void print_help(const cli_command *command)
-{
-    (void)printf("usage: %s\n\n%s\n\n", command->usage, command->about);
-    for (size_t i = 0; i < command->n_options; i++) {
-        print_option(&command->options[i]);
-    }
-    for (int i = 0; i < N_COMMON; i++) {
-        print_option(&common[i]);
-    }
-    (void)printf("%-*s%s\n", COLUMN, "  --help", "show this");
-}
-
 static bool take_number(const cli_option *o, const char *text)
 {
     char *end = NULL;
@@ -116,6 +92,8 @@ static int take(const cli_option *o, const char *text)
         }
         texts->items[texts->n++] = text;
         return CLI_GO;
+    case CLI_LATER:
+        return cli_misuse("--%s is not supported by this version", o->name);
     default:
         return take_number(o, text) ? CLI_GO
                                     : cli_misuse("--%s: \"%s\", expected a%s number", o->name, text,
@@ -128,26 +106,29 @@ static int fill_table(const cli_command *command, struct option *table, const cl
 {
     int n = 0;
     for (size_t i = 0; i < command->n_options; i++) {
-        rows[n++] = &command->options[i];
+        if (command->options[i].name) {
+            rows[n++] = &command->options[i];
+        }
     }
     for (int i = 0; i < N_COMMON; i++) {
         rows[n++] = &common[i];
     }
     for (int i = 0; i < n; i++) {
-        table[i] = (struct option){
-            rows[i]->name, rows[i]->kind == CLI_FLAG ? no_argument : required_argument, NULL, i};
+        table[i] = (struct option){rows[i]->name,
+                                   rows[i]->metavar ? required_argument : no_argument, NULL, i};
     }
-    table[n] = (struct option){"help", no_argument, NULL, 'h' + MAX_OPTIONS};
-    table[n + 1] = (struct option){0};
+    table[n] = (struct option){"help", no_argument, NULL, HELP};
+    table[n + 1] = (struct option){"man", no_argument, NULL, MAN};
+    table[n + 2] = (struct option){0};
     return n;
 }
 
 int cli_parse(const cli_command *command, int argc, char **argv, int *first)
 {
-    struct option table[MAX_OPTIONS + 2];
-    const cli_option *rows[MAX_OPTIONS];
-    if (command->n_options + N_COMMON > MAX_OPTIONS) {
-        return cli_fail("more than %d options", MAX_OPTIONS);
+    struct option table[CLI_MAX_OPTIONS + 3];
+    const cli_option *rows[CLI_MAX_OPTIONS];
+    if (command->n_options + N_COMMON > CLI_MAX_OPTIONS) {
+        return cli_fail("more than %d options", CLI_MAX_OPTIONS);
     }
     int n = fill_table(command, table, rows);
     optind = 1;
@@ -158,8 +139,8 @@ int cli_parse(const cli_command *command, int argc, char **argv, int *first)
         if (got == -1) {
             break;
         }
-        if (got == 'h' + MAX_OPTIONS) {
-            print_help(command);
+        if (got == HELP || got == MAN) {
+            (got == HELP ? cli_help_print : cli_man_print)(command, common, N_COMMON);
             return CLI_OK;
         }
         if (got == ':') {

@@ -27,14 +27,15 @@ typedef enum {
     CLI_TEXTS, /* cli_texts: may be repeated */
     CLI_INT,   /* int64_t */
     CLI_FLOAT, /* double, finite */
+    CLI_LATER, /* known but not in this version: refused by its name */
 } cli_kind;
 
 typedef struct {
-    const char *name; /* without the dashes */
+    const char *name; /* without the dashes; NULL: `help` is a heading over the rows that follow */
     cli_kind kind;
     void *value;         /* of the kind's type; holds the default before parsing */
     const char *metavar; /* "DIR"; NULL for flags */
-    const char *help;
+    const char *help;    /* with the default in brackets at its end */
 } cli_option;
 
 typedef struct {
@@ -45,6 +46,8 @@ typedef struct {
     int min_operands, max_operands; /* words that are no options; -1: no bound */
 } cli_command;
 
+enum { CLI_MAX_OPTIONS = 96 }; /* of a command, headings and what every command takes included */
+
 /* What every subcommand takes besides its own options. */
 typedef struct {
     cli_texts plugin_paths;
@@ -52,9 +55,16 @@ typedef struct {
 } cli_common;
 extern cli_common cli_global;
 
-/* CLI_GO: parsed, operands are argv[*first ..]; otherwise the exit status (after --help or a
+/* CLI_GO: parsed, operands are argv[*first ..]; otherwise the exit status (after --help, --man or a
  * mistake, which was printed). */
 int cli_parse(const cli_command *command, int argc, char **argv, int *first);
+
+/* cli_help.c: what --help and --man (the page as roff) print; common: what every command takes. */
+void cli_help_print(const cli_command *command, const cli_option *common, size_t n_common);
+void cli_man_print(const cli_command *command, const cli_option *common, size_t n_common);
+
+/* The page of attnplug itself. */
+void cli_man_overview(void);
 
 /* -- errors: "attnplug: ..." on stderr ----------------------------------------------------------
  */

@@ -41,6 +41,10 @@ int main(int argc, char **argv)
         print_help(stdout);
         return cli_finish(CLI_OK);
     }
+    if (strcmp(argv[1], "--man") == 0) {
+        cli_man_overview();
+        return cli_finish(CLI_OK);
+    }
     if (strcmp(argv[1], "--version") == 0) {
         (void)printf("attnplug %s\n", attn_host_version());
         return cli_finish(CLI_OK);

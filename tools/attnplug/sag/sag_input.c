@@ -1,5 +1,6 @@
 /* sag_input.c: stored tensors, and where the built-in model lies. */
-#include "sag.h"
+#include "options.h"
+#include "safetensors.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>

@@ -1,27 +1,12 @@
 /* sag_output.c: pictures, arrays and latents into files. */
 #include "sag.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "atomic_file.h"
 #include "picture.h"
-
-static bool type_is(const struct sag_arguments *a, const char *type)
-{
-    return strcmp(a->output_type, type) == 0;
-}
-
-/* The path of picture `index`: the first %d replaced; the caller's to free. */
-static char *picture_path(const char *pattern, uint32_t index)
-{
-    char *path = NULL;
-    const char *mark = strstr(pattern, "%d");
-    int done = mark ? asprintf(&path, "%.*s%u%s", (int)(mark - pattern), pattern, index, mark + 2)
-                    : asprintf(&path, "%s", pattern);
-    return done < 0 ? NULL : path;
-}
+#include "safetensors.h"
 
 /* Can a file be put there?  Asked before minutes of work. */
 static int place_check(const char *path)
@@ -37,73 +22,44 @@ static int place_check(const char *path)
 
 int output_check(const struct sag_arguments *a, uint32_t n_images)
 {
-    if (type_is(a, "png") && n_images > 1 && !strstr(a->output, "%d")) {
-        return cli_misuse("--output: %s for %u pictures, expected %%d in it for their numbers",
-                          a->output, n_images);
+    const struct output_options *o = &a->output;
+    bool png = strcmp(o->type, "png") == 0;
+    int status = pattern_check("output", o->pattern, png && n_images > 1);
+    if (status) {
+        return status;
     }
-    char *first = type_is(a, "png") ? picture_path(a->output, 0) : strdup(a->output);
-    int status = first ? place_check(first) : cli_fail("out of memory");
+    char *first = pattern_path(o->pattern, 0, picture_seed(a, 0));
+    status = first ? place_check(first) : cli_fail("out of memory");
     free(first);
-    return status || !a->save_latents ? status : place_check(a->save_latents);
+    return status || !o->latents_file ? status : place_check(o->latents_file);
 }
 
-/* How the picture was made, in the form that other programs read: prompt, negative prompt, then
- * "Key: value" pairs. */
-static char *parameters_text(const struct sag_arguments *a, const struct made *m, uint32_t index)
+/* `t` without all of its first dimension but [first, first + n). */
+static attn_tensor slice(const attn_tensor *t, uint32_t first, uint32_t n)
 {
-    char *text = NULL;
-    uint32_t prompt = index / (uint32_t)a->per_prompt;
-    const char *slash = strrchr(m->model, '/');
-    const char *negative = a->negatives.n > 1    ? a->negatives.items[prompt]
-                           : a->negatives.n == 1 ? a->negatives.items[0]
-                                                 : "";
-    uint64_t seed = a->seed_texts.n > 1 ? a->seeds[index] : a->seed_texts.n ? a->seeds[0] : 0;
-    int done = asprintf(
-        &text,
-        "%s%s%s\nSteps: %u, Sampler: %s, CFG scale: %g, Seed: %llu, Size: %lldx%lld, Model: %s,"
-        " SAG scale: %g, Eta: %g, Clip skip: %u, Batch index: %u, Version: attnplug %s",
-        a->prompts.n ? a->prompts.items[prompt] : "", *negative ? "\nNegative prompt: " : "",
-        negative, (unsigned)a->steps, m->sampler, a->guidance_scale, (unsigned long long)seed,
-        (long long)m->result->images.shape[2], (long long)m->result->images.shape[1],
-        slash && slash[1] ? slash + 1 : m->model, a->sag_scale, a->eta, (unsigned)a->clip_skip,
-        index, attn_host_version());
-    return done < 0 ? NULL : text;
+    attn_tensor part = *t;
+    part.data = (char *)t->data + first * t->stride[0] * (t->bits / 8);
+    part.shape[0] = n;
+    return part;
 }
 
-static int picture_write(const struct sag_arguments *a, const struct made *m, uint32_t index)
+static attn_status picture_write(const struct sag_arguments *a, const struct made *m,
+                                 const char *path, uint32_t index, attn_error *err)
 {
-    ATTN_ERROR_ON(err, 4608);
-    const attn_sag_result *r = m->result;
-    size_t height = (size_t)r->images.shape[1];
-    size_t width = (size_t)r->images.shape[2];
-    const float *values = (const float *)r->images.data + index * height * width * 3;
-    char *path = picture_path(a->output, index);
+    const attn_tensor picture = slice(&m->result->images, index, 1);
     char *parameters = parameters_text(a, m, index);
-    uint8_t *pixels = malloc(height * width * 3);
-    attn_status status = ATTN_NOMEM;
-    if (path && parameters && pixels) {
-        /* numpy's round: halves to even. */
-        for (size_t i = 0; i < height * width * 3; i++) {
-            pixels[i] = (uint8_t)rintf(values[i] * 255.0f);
-        }
-        status = picture_write_png(path, pixels, height, width, parameters, &err);
-    } else {
-        attn_fail(&err, status, "%s: no memory to write it", a->output);
-    }
-    if (!status) {
-        puts(path);
-    }
-    free(pixels);
+    attn_status status = parameters
+                             ? picture_write_png(path, picture.data, (size_t)picture.shape[1],
+                                                 (size_t)picture.shape[2], parameters, err)
+                             : attn_fail(err, ATTN_NOMEM, "%s: no memory to write it", path);
     free(parameters);
-    free(path);
-    return status ? cli_fail("%s", err.text) : 0;
+    return status;
 }
 
 /* NumPy's format, version 1.0 (numpy/lib/format.py): magic, header length, a Python dictionary
  * padded to a multiple of 64, then the values. */
-static int array_write(const char *path, const attn_tensor *t)
+static attn_status array_write(const char *path, const attn_tensor *t, attn_error *err)
 {
-    ATTN_ERROR_ON(err, 4608);
     /* The magic, version 1.0, and the length of what follows: 118. */
     static const uint8_t magic[10] = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0, 118, 0};
     char header[128];
@@ -117,47 +73,68 @@ static int array_write(const char *path, const attn_tensor *t)
     memset(header + 10 + n, ' ', sizeof header - 10 - (size_t)n);
     header[sizeof header - 1] = '\n';
     memcpy(header, magic, sizeof magic);
-    if (atomic_file_open(&file, path, &err)) {
-        return cli_fail("%s", err.text);
+    attn_status status = atomic_file_open(&file, path, err);
+    if (status) {
+        return status;
     }
     /* A failure stays with the stream, and the commit reports it. */
     (void)!fwrite(header, 1, sizeof header, file.stream);
     (void)!fwrite(t->data, sizeof(float), count, file.stream);
-    if (atomic_file_commit(&file, &err)) {
-        return cli_fail("%s", err.text);
-    }
-    puts(path);
-    return 0;
+    return atomic_file_commit(&file, err);
 }
 
-static int latents_write(const char *path, const attn_tensor *t)
+attn_status latents_write(const char *path, const attn_tensor *t, const safetensors_text *texts,
+                          size_t n_texts, attn_error *err)
 {
-    ATTN_ERROR_ON(err, 4608);
     safetensors_tensor stored = {
         .name = "latents", .dtype = {t->code, t->bits}, .rank = t->rank, .data = t->data};
     memcpy(stored.shape, t->shape, t->rank * sizeof t->shape[0]);
-    if (safetensors_write(path, &stored, 1, NULL, 0, &err)) {
-        return cli_fail("%s", err.text);
+    return safetensors_write(path, &stored, 1, texts, n_texts, err);
+}
+
+/* Pictures [first, first + n) into one file. */
+static int part_write(const struct sag_arguments *a, const struct made *m, uint32_t first,
+                      uint32_t n)
+{
+    ATTN_ERROR_ON(err, 4608);
+    const struct output_options *o = &a->output;
+    char *path = pattern_path(o->pattern, first, picture_seed(a, first));
+    attn_status status = ATTN_NOMEM;
+    if (!path) {
+        return cli_fail("%s: no memory to write it", o->pattern);
     }
-    puts(path);
-    return 0;
+    if (strcmp(o->type, "latent") == 0) {
+        const attn_tensor part = slice(&m->result->latents, first, n);
+        status = latents_write(path, &part, NULL, 0, &err);
+    } else if (strcmp(o->type, "npy") == 0) {
+        const attn_tensor part = slice(&m->result->images, first, n);
+        status = array_write(path, &part, &err);
+    } else {
+        status = picture_write(a, m, path, first, &err);
+    }
+    if (!status) {
+        puts(path);
+    }
+    free(path);
+    return status ? cli_fail("%s", err.text) : 0;
 }
 
 int output_write(const struct sag_arguments *a, const struct made *m)
 {
+    ATTN_ERROR_ON(err, 4608);
+    const struct output_options *o = &a->output;
     const attn_sag_result *r = m->result;
+    bool each = strcmp(o->type, "png") == 0 || pattern_numbered(o->pattern);
+    uint32_t n = each ? 1 : r->n_images;
     int status = 0;
-    if (type_is(a, "latent")) {
-        status = latents_write(a->output, &r->latents);
-    } else if (type_is(a, "npy")) {
-        status = array_write(a->output, &r->images);
-    } else {
-        for (uint32_t i = 0; i < r->n_images && !status; i++) {
-            status = picture_write(a, m, i);
-        }
+    for (uint32_t i = 0; i < r->n_images && !status; i += n) {
+        status = part_write(a, m, i, n);
     }
-    if (!status && a->save_latents) {
-        status = latents_write(a->save_latents, &r->latents);
+    if (!status && o->latents_file) {
+        if (latents_write(o->latents_file, &r->latents, NULL, 0, &err)) {
+            return cli_fail("%s", err.text);
+        }
+        puts(o->latents_file);
     }
     return status;
 }

@@ -1,0 +1,150 @@
+/* options_attention.c: which processors and ops the UNet's layers get, and what is passed to them.
+ */
+#include "options.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static size_t rows(struct sag_arguments *a, cli_option *rows)
+{
+    struct attention_options *o = &a->attention;
+    size_t n = 0;
+    rows[n++] = (cli_option){"op", CLI_TEXT, &o->op, "NAME", "for every attention (auto)"};
+    rows[n++] = (cli_option){"processor", CLI_TEXTS, &o->processor_texts,
+                             "[GLOB=]NAME[+NAME][:PARAM=VALUE,...]",
+                             "for the UNet's layers that match; the last match wins (standard)"};
+    rows[n++] =
+        (cli_option){"cross-attention-kwargs", CLI_TEXTS, &o->kwargs_texts, "NAME=VALUE[,...]",
+                     "for every processor in every pass, such as scale=0.5"};
+    return n;
+}
+
+/* Each of the names that "+" joins has to be known. */
+static int names_check(const char *names, const char *whole)
+{
+    char one[128];
+    for (const char *name = names; name;) {
+        const char *plus = strchr(name, '+');
+        size_t n = plus ? (size_t)(plus - name) : strlen(name);
+        ATTN_ERROR_ON(err, 512);
+        attn_name found = {.size = sizeof found};
+        if (!n || n >= sizeof one) {
+            return cli_misuse("--processor %s: expected a processor's name", whole);
+        }
+        memcpy(one, name, n);
+        one[n] = 0;
+        if (attn_name_find(one, &found, &err)) {
+            return cli_misuse("--processor %s: %s", whole, err.text);
+        }
+        if (!found.processor) {
+            return cli_misuse("--processor %s: %s is an op, which --op takes", whole, one);
+        }
+        name = plus ? plus + 1 : NULL;
+    }
+    return 0;
+}
+
+static int processor_read(struct processor_option *p, const char *text)
+{
+    ATTN_ERROR_ON(err, 512);
+    const char *equals = strpbrk(text, "=:");
+    const char *words = text;
+    if (equals && *equals == '=') {
+        p->glob = strndup(text, (size_t)(equals - text));
+        if (!p->glob) {
+            return cli_fail("out of memory");
+        }
+        words = equals + 1;
+    }
+    if (processor_words_parse(words, &p->words, &err)) {
+        return cli_misuse("--processor %s: %s", text, err.text);
+    }
+    return names_check(p->words.spec.processor, text);
+}
+
+static int kwargs_read(struct attention_options *o)
+{
+    for (uint32_t i = 0; i < o->kwargs_texts.n; i++) {
+        ATTN_ERROR_ON(err, 512);
+        struct processor_words *words = &o->kwargs[o->n_kwargs++];
+        if (processor_params_parse(o->kwargs_texts.items[i], words, &err)) {
+            return cli_misuse("--cross-attention-kwargs %s: %s", o->kwargs_texts.items[i],
+                              err.text);
+        }
+        o->n_kwargs_all += words->spec.n_params;
+    }
+    o->kwargs_all = calloc(o->n_kwargs_all + 1, sizeof *o->kwargs_all);
+    if (!o->kwargs_all) {
+        return cli_fail("out of memory");
+    }
+    attn_param *next = o->kwargs_all;
+    for (uint32_t i = 0; i < o->n_kwargs; i++) {
+        const attn_layer_spec *spec = &o->kwargs[i].spec;
+        for (uint32_t k = 0; k < spec->n_params; k++) {
+            *next++ = spec->params[k];
+        }
+    }
+    return 0;
+}
+
+static int check(struct sag_arguments *a)
+{
+    struct attention_options *o = &a->attention;
+    ATTN_ERROR_ON(err, 512);
+    attn_name name = {.size = sizeof name};
+    int wrong = 0;
+    for (uint32_t i = 0; i < o->processor_texts.n && !wrong; i++) {
+        struct processor_option *p = &o->processors[o->n_processors++];
+        wrong = processor_read(p, o->processor_texts.items[i]);
+        o->specs[i] = (attn_sag_processor){.glob = p->glob, .spec = p->words.spec};
+    }
+    if (!wrong && o->op && attn_name_find(o->op, &name, &err)) {
+        wrong = cli_misuse("--op: %s", err.text);
+    }
+    return wrong ? wrong : kwargs_read(o);
+}
+
+static void open_(struct sag_arguments *a, attn_sag_open_options *o)
+{
+    o->op = a->attention.op;
+    o->processors = a->attention.specs;
+    o->n_processors = a->attention.n_processors;
+}
+
+static void run(struct sag_arguments *a, attn_sag_run_options *o)
+{
+    o->cross_attention_kwargs = a->attention.kwargs_all;
+    o->n_cross_attention_kwargs = a->attention.n_kwargs_all;
+}
+
+static void describe(const struct sag_arguments *a, FILE *to)
+{
+    const struct attention_options *o = &a->attention;
+    for (uint32_t i = 0; i < o->processor_texts.n; i++) {
+        (void)fprintf(to, ", Processor: \"%s\"", o->processor_texts.items[i]);
+    }
+    for (uint32_t i = 0; i < o->kwargs_texts.n; i++) {
+        (void)fprintf(to, ", Cross attention: \"%s\"", o->kwargs_texts.items[i]);
+    }
+}
+
+static void release(struct sag_arguments *a)
+{
+    struct attention_options *o = &a->attention;
+    for (uint32_t i = 0; i < o->n_processors; i++) {
+        processor_words_clear(&o->processors[i].words);
+        free(o->processors[i].glob);
+    }
+    for (uint32_t i = 0; i < o->n_kwargs; i++) {
+        processor_words_clear(&o->kwargs[i]);
+    }
+    free(o->kwargs_all);
+}
+
+const struct sag_subject sag_attention = {.name = "Attention",
+                                          .rows = rows,
+                                          .check = check,
+                                          .open = open_,
+                                          .run = run,
+                                          .describe = describe,
+                                          .free = release};
