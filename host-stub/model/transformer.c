@@ -80,7 +80,11 @@ static void add_attention(attn_work *w, const attn_norm *norm, struct layer *lay
 {
     const uint64_t mark = work_mark(w);
     const attn_tensor normed = take_like(w, x, x->shape[2]);
-    attn_layer_call run = {.size = sizeof(run), .hidden = normed, .out = normed};
+    attn_layer_call run = {.size = sizeof(run),
+                           .hidden = normed,
+                           .out = normed,
+                           .params = call->params,
+                           .n_params = call->n_params};
     if (cross) {
         run.encoder = *call->encoder;
         run.flags = call->same_encoder ? ATTN_LAYER_CALL_SAME : 0;

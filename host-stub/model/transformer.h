@@ -44,6 +44,8 @@ struct transformer_call {
     const attn_tensor *encoder;  /* [B, tokens, cross_dim] */
     int32_t same_encoder;        /* as in this plan's previous run */
     const attn_tensor *key_mass; /* wanted of the first block's self-attention, or NULL */
+    const attn_param *params;    /* n_params runtime values for the processors */
+    uint32_t n_params;
 };
 
 /* x [B,H,W,C] is changed in place. */

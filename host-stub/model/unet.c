@@ -259,15 +259,18 @@ attn_status unet_forward(attn_work *w, struct unet *u, const struct unet_call *c
 {
     const uint64_t mark = work_mark(w);
     const uint32_t n = u->config.n_levels;
-    const struct transformer_call attend = {&call->encoder, call->same_encoder, NULL};
-    const struct transformer_call attend_mid = {&call->encoder, call->same_encoder,
-                                                call->key_mass.rank ? &call->key_mass : NULL};
+    const struct transformer_call attend = {.encoder = &call->encoder,
+                                            .same_encoder = call->same_encoder,
+                                            .params = call->params,
+                                            .n_params = call->n_params};
+    struct transformer_call attend_mid = attend;
     struct skips skips = {.n = 1};
     attn_tensor time;
     attn_tensor x = call->sample;
     if (call_check(w, u, call) != ATTN_OK) {
         return w->status;
     }
+    attend_mid.key_mass = call->key_mass.rank ? &call->key_mass : NULL;
     time = time_embedding(w, u, &call->timestep);
     x = u->config.center_input ? centred(w, &x) : x;
     const struct block_call block = {&time, &attend, u->config.downsample_padding};

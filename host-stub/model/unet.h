@@ -32,7 +32,10 @@ struct unet_call {
     attn_tensor out;      /* [B, h, w, out] */
     attn_tensor
         key_mass; /* [B, mid tokens] fp32 from the mid block's first self-attention, or absent */
-    int32_t same_encoder; /* encoder is what it was in this shape's previous real run */
+    int32_t same_encoder;     /* encoder is what it was in this shape's previous real run */
+    const attn_param *params; /* n_params runtime values for every processor: diffusers'
+                                 cross_attention_kwargs */
+    uint32_t n_params;
 };
 
 /* In a pass of the caller's: dry it plans, real it computes. */

@@ -75,6 +75,9 @@ struct sag_job {
     double seconds_encode, seconds_steps, seconds_decode;
 };
 
+/* sag_options.c: the options of job->o, checked and resolved. */
+attn_status job_read(struct sag_job *job);
+
 /* sag_job.c: checks the options, encodes the prompts, takes the arrays; job_end undoes all. */
 attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_options *options,
                       attn_error *err);

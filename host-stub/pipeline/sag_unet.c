@@ -52,6 +52,8 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
         .encoder = *encoder,
         .out = work_take(w, NULL, 4, shape),
         .same_encoder = same,
+        .params = job->o.cross_attention_kwargs,
+        .n_params = job->o.n_cross_attention_kwargs,
     };
     attn_tensor input = host_f32(job->input, 4, shape);
     attn_tensor times = host_f32(job->times, 1, shape);
