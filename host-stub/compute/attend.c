@@ -119,8 +119,10 @@ attn_status work_attend(attn_work *w, const attn_op_call *call)
 {
     static const struct op_choice any = {0};
     struct layer *layer = pass_layer(work_pass(w));
-    attn_status status = layer ? work_attend_by(w, layer_choice(layer), call, layer_taken(layer))
-                               : work_attend_by(w, &any, call, NULL);
+    const char *taken = NULL;
+    attn_status status = work_attend_by(w, layer ? layer_choice(layer) : &any, call, &taken);
+    if (layer && taken)
+        layer_took(layer, taken);
     /* A processor asks: what it gets, and will return, are the contract's codes alone. */
     if (status > ATTN_INTERNAL)
         w->status = ATTN_UNSUPPORTED;

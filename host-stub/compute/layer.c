@@ -3,6 +3,7 @@
 #include "pass.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 struct layer {
@@ -16,7 +17,8 @@ struct layer {
     char *op;
     attn_param op_params[2];
     struct op_choice choice;
-    const char *taken; /* id of the op of the last plan */
+    _Atomic(const char *)
+        taken; /* id of the op of the last plan; passes of several threads set it */
 };
 
 struct layer_plan {
@@ -279,7 +281,8 @@ const char *layer_processor(const struct layer *l)
 
 const char *layer_op(const struct layer *l)
 {
-    return l->taken ? l->taken : "";
+    const char *taken = atomic_load_explicit(&l->taken, memory_order_relaxed);
+    return taken ? taken : "";
 }
 
 const struct op_choice *layer_choice(struct layer *l)
@@ -287,9 +290,9 @@ const struct op_choice *layer_choice(struct layer *l)
     return &l->choice;
 }
 
-const char **layer_taken(struct layer *l)
+void layer_took(struct layer *l, const char *op)
 {
-    return &l->taken;
+    atomic_store_explicit(&l->taken, op, memory_order_relaxed);
 }
 
 /* -- run -----------------------------------------------------------------------------------------
@@ -361,7 +364,7 @@ static attn_status prepare(attn_work *w, struct layer *l, const attn_layer_call 
         free(p);
         return w->status;
     }
-    p->op = l->taken;
+    p->op = atomic_load_explicit(&l->taken, memory_order_relaxed);
     return plan_keep(w, key, p, layer_plan_release);
 }
 
@@ -405,7 +408,7 @@ attn_status layer_run(attn_work *w, struct layer *l, attn_layer_call *call)
     call->work = w;
     pass_set_layer(pass, l);
     if (p)
-        l->taken = p->op;
+        layer_took(l, p->op);
     if (work_dry(w) && !p)
         prepare(w, l, call, &key);
     else if (!p)

@@ -69,7 +69,7 @@ attn_status work_attend(attn_work *w, const attn_op_call *call);
 
 /* How the layer wants its attention to be computed, and where to note which op did. */
 const struct op_choice *layer_choice(struct layer *l);
-const char **layer_taken(struct layer *l);
+void layer_took(struct layer *l, const char *op);
 /* Was a call of these shapes planned in the pass? */
 bool layer_planned(struct pass *pass, const struct layer *l, const attn_layer_call *call);
 /* Closes the processors that were opened for layers of c.  All layers are unbound. */

@@ -39,13 +39,22 @@ typedef struct {
         *op; /* for every attention that a processor's own attention_op does not name; NULL: auto */
     const char *scheduler; /* diffusers' class name in place of the folder's; NULL: the folder's */
     void (*log)(void *ctx, int32_t level, const char *text); /* as in attn_host; may be NULL */
-    void *log_ctx;
+    void *log_ctx;                                           /* NULL */
+    attn_sag
+        *components; /* another pipeline, whose tokenizer, text encoder, UNet with its processors
+                        and VAE this one shall use; then model to op above stay unset.  It is
+                        open during attn_sag_open, and may be closed before this one.  NULL */
 } attn_sag_open_options;
 
-/* registry outlives the pipeline. Errors name the file and what was expected. [any] */
+/* registry outlives the pipeline. Errors name the file and what was expected. [any]
+ *
+ * Threads: a pipeline is used by one thread at a time, but for attn_sag_cancel.  Pipelines with the
+ * same components may run at once in several threads: weights are read only, and each has a
+ * scheduler, plans and an arena of its own (prompts are encoded one after the other). */
 ATTN_API attn_status attn_sag_open(attn_registry *registry, const attn_sag_open_options *options,
                                    attn_sag **sag, attn_error *err);
-ATTN_API void attn_sag_close(attn_sag *sag); /* [owner] NULL does nothing */
+/* [owner] NULL does nothing.  Components go with the last pipeline that has them. */
+ATTN_API void attn_sag_close(attn_sag *sag);
 
 /* Told after each step.  step: from 0; timestep: the scheduler's; latents: fp32
  * [n_images, 4, h, w], the callback's to read until it returns.  Anything but 0 cancels.  Called in

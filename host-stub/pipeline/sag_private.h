@@ -13,16 +13,33 @@
 #include "unet.h"
 #include "vae.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 
-struct attn_sag {
+/* What pipelines share: everything that a run reads and does not change.  The last one to leave
+ * closes it. */
+struct sag_components {
+    atomic_uint users;
     char *model; /* the folder */
     struct compute *compute;
     tokenizer *tokenizer;      /* NULL where the folder has none: embeddings only */
     struct text_encoder *text; /* likewise */
+    pthread_mutex_t text_lock; /* the encoder has one arena: one prompt at a time */
     struct unet *unet;
     struct vae *vae;
+};
+
+struct attn_sag {
+    struct sag_components *components;
+    /* the components' own, for short */
+    const char *model;
+    struct compute *compute;
+    tokenizer *tokenizer;
+    struct text_encoder *text;
+    struct unet *unet;
+    struct vae *vae;
+
     scheduler *scheduler;
     struct pass *pass;  /* UNet and decoder share an arena: they never run at once */
     int64_t planned[5]; /* images, guided, latents' height and width, tokens: what `pass` is for */
@@ -74,6 +91,14 @@ struct sag_job {
     char *warning;
     double seconds_encode, seconds_steps, seconds_decode;
 };
+
+/* sag_components.c: what can be said of the options at once; then the parts, for components_leave.
+ */
+attn_status components_check(const attn_sag_open_options *o, attn_error *err);
+attn_status components_open(attn_registry *registry, const attn_sag_open_options *o,
+                            struct sag_components **out, attn_error *err);
+struct sag_components *components_join(struct sag_components *m);
+void components_leave(struct sag_components *m); /* NULL does nothing */
 
 /* sag_options.c: the options of job->o, checked and resolved. */
 attn_status job_read(struct sag_job *job);

@@ -60,7 +60,9 @@ attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n
         }
     }
     if (!status) {
+        pthread_mutex_lock(&sag->components->text_lock);
         status = text_encoder_run(sag->text, n, ids, clip_skip, out, err);
+        pthread_mutex_unlock(&sag->components->text_lock);
     }
     free(ids);
     return status;

@@ -1,0 +1,241 @@
+/* sag_components.c: a model folder's parts, loaded once for any number of pipelines. */
+#include "sag_private.h"
+
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* What unet_open asks about each layer. */
+struct chooser {
+    const attn_sag_open_options *options;
+    uint32_t *matches; /* layers that each processor option's glob matched */
+};
+
+static attn_status processor_choose(void *ctx, const char *layer, attn_layer_spec *spec,
+                                    attn_error *err)
+{
+    struct chooser *chooser = ctx;
+    const attn_sag_open_options *o = chooser->options;
+    (void)err;
+    *spec = (attn_layer_spec){.size = sizeof *spec, .processor = "standard"};
+    for (uint32_t i = 0; i < o->n_processors; i++) {
+        const attn_sag_processor *p = &o->processors[i];
+        if (!p->glob || fnmatch(p->glob, layer, 0) == 0) {
+            *spec = p->spec;
+            chooser->matches[i]++;
+        }
+    }
+    if (!spec->op) {
+        spec->op = o->op;
+    }
+    return ATTN_OK;
+}
+
+/* A name that matches no layer is most likely misspelt, and would change nothing silently. */
+static attn_status matches_check(const struct chooser *chooser, attn_error *err)
+{
+    for (uint32_t i = 0; i < chooser->options->n_processors; i++) {
+        if (!chooser->matches[i]) {
+            return attn_fail(err, ATTN_NOT_FOUND,
+                             "processor for %s: no attention layer of the UNet has such a name",
+                             chooser->options->processors[i].glob);
+        }
+    }
+    return ATTN_OK;
+}
+
+static char *path_join(const char *folder, const char *name)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
+}
+
+static attn_status folder_check(const char *path, attn_error *err)
+{
+    struct stat info;
+    if (!path || !*path) {
+        return attn_fail(err, ATTN_INVALID, "model: none given, expected a model's folder");
+    }
+    if (stat(path, &info) != 0) {
+        return attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO,
+                         "%s: %s, expected a model's folder", path, strerror(errno));
+    }
+    if (!S_ISDIR(info.st_mode)) {
+        return attn_fail(err, ATTN_INVALID, "%s: not a folder, expected a model's folder", path);
+    }
+    return ATTN_OK;
+}
+
+static attn_status compute_make(struct sag_components *m, attn_registry *registry,
+                                const attn_sag_open_options *o, attn_error *err)
+{
+    if (o->device && strcmp(o->device, "cpu") != 0) {
+        return attn_fail(err, ATTN_UNSUPPORTED, "device: %s is not supported; there is: cpu",
+                         o->device);
+    }
+    /* Halves are computed in fp32; an op that takes halves alone gets its inputs as such. */
+    static const struct {
+        const char *name;
+        uint32_t route;
+    } dtypes[] = {{"f32", 0}, {"f16", ATTN_ROUTE_AS_F16}, {"bf16", ATTN_ROUTE_AS_BF16}};
+    const char *dtype = o->dtype ? o->dtype : "f32";
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(dtypes[i].name, dtype) == 0) {
+            attn_status status = compute_cpu_create(registry, o->n_threads, &m->compute, err);
+            if (status == ATTN_OK) {
+                m->compute->route = dtypes[i].route;
+            }
+            return status;
+        }
+    }
+    return attn_fail(err, ATTN_UNSUPPORTED, "dtype: %s is not supported; there are: f32, f16, bf16",
+                     dtype);
+}
+
+/* Tokenizer and text encoder, where the folder has them: a pipeline without still takes
+ * embeddings. */
+static attn_status text_load(struct sag_components *m, const char *op, attn_error *err)
+{
+    attn_status status = ATTN_OK;
+    char *tokens = path_join(m->model, "tokenizer");
+    char *encoder = path_join(m->model, "text_encoder");
+    if (!tokens || !encoder) {
+        status = attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->model);
+        goto done;
+    }
+    if (access(tokens, F_OK) == 0) {
+        status = tokenizer_open(tokens, &m->tokenizer, err);
+    }
+    if (!status && access(encoder, F_OK) == 0) {
+        status = text_encoder_open(m->compute, encoder, op, &m->text, err);
+    }
+    if (!status && m->tokenizer && m->text &&
+        (int64_t)tokenizer_max_length(m->tokenizer) != text_encoder_tokens(m->text)) {
+        status = attn_fail(err, ATTN_INVALID,
+                           "%s: model_max_length is %zu, but the text encoder has %lld positions",
+                           tokens, tokenizer_max_length(m->tokenizer),
+                           (long long)text_encoder_tokens(m->text));
+    }
+done:
+    free(encoder);
+    free(tokens);
+    return status;
+}
+
+static attn_status unet_load(struct sag_components *m, const attn_sag_open_options *o,
+                             attn_error *err)
+{
+    struct chooser chooser = {.options = o};
+    struct unet_processors processors = {.choose = processor_choose, .ctx = &chooser};
+    char *folder = path_join(m->model, "unet");
+    attn_status status = ATTN_NOMEM;
+    chooser.matches = calloc(o->n_processors + 1, sizeof *chooser.matches);
+    if (!folder || !chooser.matches) {
+        attn_fail(err, status, "%s: no memory to load it", m->model);
+        goto done;
+    }
+    status = unet_open(m->compute, folder, &processors, &m->unet, err);
+    if (!status) {
+        status = matches_check(&chooser, err);
+    }
+done:
+    free(chooser.matches);
+    free(folder);
+    return status;
+}
+
+static attn_status vae_load(struct sag_components *m, const char *op, attn_error *err)
+{
+    char *folder = path_join(m->model, "vae");
+    attn_status status = folder ? vae_open(m->compute, folder, op, &m->vae, err)
+                                : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->model);
+    free(folder);
+    return status;
+}
+
+/* The parts were made for each other. */
+static attn_status fit_check(const struct sag_components *m, attn_error *err)
+{
+    int64_t channels = unet_in_channels(m->unet);
+    if (vae_latent_channels(m->vae) != channels) {
+        return attn_fail(err, ATTN_INVALID,
+                         "%s: the VAE has %lld latent channels, the UNet takes %lld", m->model,
+                         (long long)vae_latent_channels(m->vae), (long long)channels);
+    }
+    if (m->text && text_encoder_width(m->text) != unet_cross_dim(m->unet)) {
+        return attn_fail(err, ATTN_INVALID,
+                         "%s: the text encoder's width is %lld, the UNet's cross-attention takes"
+                         " %lld",
+                         m->model, (long long)text_encoder_width(m->text),
+                         (long long)unet_cross_dim(m->unet));
+    }
+    return ATTN_OK;
+}
+
+static attn_status components_load(struct sag_components *m, attn_registry *registry,
+                                   const attn_sag_open_options *o, attn_error *err)
+{
+    attn_status status = compute_make(m, registry, o, err);
+    if (!status) {
+        status = vae_load(m, o->op, err);
+    }
+    if (!status) {
+        status = text_load(m, o->op, err);
+    }
+    if (!status) {
+        status = unet_load(m, o, err);
+    }
+    return status ? status : fit_check(m, err);
+}
+
+attn_status components_check(const attn_sag_open_options *o, attn_error *err)
+{
+    return folder_check(o->model, err);
+}
+
+attn_status components_open(attn_registry *registry, const attn_sag_open_options *o,
+                            struct sag_components **out, attn_error *err)
+{
+    struct sag_components *m = calloc(1, sizeof *m);
+    if (!m || pthread_mutex_init(&m->text_lock, NULL) != 0) {
+        free(m);
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", o->model);
+    }
+    atomic_init(&m->users, 1);
+    m->model = strdup(o->model);
+    attn_status status = m->model
+                             ? components_load(m, registry, o, err)
+                             : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", o->model);
+    if (status) {
+        components_leave(m);
+        return status;
+    }
+    *out = m;
+    return ATTN_OK;
+}
+
+struct sag_components *components_join(struct sag_components *m)
+{
+    atomic_fetch_add(&m->users, 1);
+    return m;
+}
+
+void components_leave(struct sag_components *m)
+{
+    if (!m || atomic_fetch_sub(&m->users, 1) != 1) {
+        return;
+    }
+    vae_close(m->vae);
+    unet_close(m->unet);
+    text_encoder_close(m->text);
+    tokenizer_close(m->tokenizer);
+    if (m->compute) {
+        m->compute->api->destroy(m->compute);
+    }
+    pthread_mutex_destroy(&m->text_lock);
+    free(m->model);
+    free(m);
+}
