@@ -7,7 +7,7 @@
 
 #include "attn_sag.h"
 
-enum { MOST_IMAGES = 4 };
+enum { MOST_IMAGES = 4, MOST_LAYERS = 4, MOST_WEIGHTS = 16 };
 
 static const char *golden_folder;
 static const char *demo_folder;
@@ -37,7 +37,66 @@ static int registry_teardown(void **state)
     return 0;
 }
 
-static attn_sag *pipeline_open(const char *model)
+static attn_tensor tensor_view(const safetensors_tensor *t)
+{
+    attn_tensor view = {.data = (void *)t->data,
+                        .device_type = ATTN_DEVICE_CPU,
+                        .code = t->dtype.code,
+                        .bits = t->dtype.bits,
+                        .lanes = 1,
+                        .rank = t->rank};
+    int64_t stride = 1;
+    for (uint32_t i = t->rank; i-- > 0;) {
+        view.shape[i] = t->shape[i];
+        view.stride[i] = stride;
+        stride *= t->shape[i];
+    }
+    return view;
+}
+
+/* The adapter that a case stores, as processors for its layers. */
+struct adapter {
+    attn_sag_processor processors[MOST_LAYERS];
+    uint32_t n;
+    char globs[MOST_LAYERS][128];
+    attn_param params[MOST_LAYERS][MOST_WEIGHTS];
+    attn_tensor tensors[MOST_LAYERS][MOST_WEIGHTS];
+};
+
+/* "lora.<layer>.<linear>_lora.down.weight". */
+static void adapter_read(struct adapter *a, const safetensors *golden)
+{
+    a->n = 0;
+    for (size_t i = 0; i < safetensors_count(golden); i++) {
+        const safetensors_tensor *t = safetensors_at(golden, i);
+        const char *name = t->name + strlen("lora.");
+        const char *end = strstr(name, ".to_");
+        uint32_t k = 0;
+        if (strncmp(t->name, "lora.", 5) != 0) {
+            continue;
+        }
+        assert_non_null(end);
+        while (k < a->n && strncmp(a->globs[k], name, (size_t)(end - name)) != 0) {
+            k++;
+        }
+        assert_true(k < MOST_LAYERS);
+        attn_layer_spec *spec = &a->processors[k].spec;
+        if (k == a->n) {
+            a->n++;
+            snprintf(a->globs[k], sizeof a->globs[k], "%.*s", (int)(end - name), name);
+            a->processors[k] = (attn_sag_processor){
+                .glob = a->globs[k],
+                .spec = {.size = sizeof *spec, .processor = "lora", .params = a->params[k]}};
+        }
+        assert_true(spec->n_params < MOST_WEIGHTS);
+        a->tensors[k][spec->n_params] = tensor_view(t);
+        a->params[k][spec->n_params] = (attn_param){
+            .name = end + 1, .kind = ATTN_PARAM_TENSOR, .tensor = &a->tensors[k][spec->n_params]};
+        spec->n_params++;
+    }
+}
+
+static attn_sag *pipeline_open(const char *model, const struct adapter *adapter)
 {
     ATTN_ERROR_ON(err, 1024);
     char path[4096];
@@ -48,6 +107,10 @@ static attn_sag *pipeline_open(const char *model)
         snprintf(path, sizeof path, "%s/models/%s", golden_folder, model);
     }
     attn_sag_open_options options = {.size = sizeof options, .model = path};
+    if (adapter) {
+        options.processors = adapter->processors;
+        options.n_processors = adapter->n;
+    }
     if (attn_sag_open(registry, &options, &sag, &err)) {
         fail_msg("%s", err.text);
     }
@@ -82,23 +145,6 @@ static int32_t step_compare(void *ctx, uint32_t step, uint32_t n_steps, float ti
     return 0;
 }
 
-static attn_tensor tensor_view(const safetensors_tensor *t)
-{
-    attn_tensor view = {.data = (void *)t->data,
-                        .device_type = ATTN_DEVICE_CPU,
-                        .code = t->dtype.code,
-                        .bits = t->dtype.bits,
-                        .lanes = 1,
-                        .rank = t->rank};
-    int64_t stride = 1;
-    for (uint32_t i = t->rank; i-- > 0;) {
-        view.shape[i] = t->shape[i];
-        view.stride[i] = stride;
-        stride *= t->shape[i];
-    }
-    return view;
-}
-
 static uint32_t texts_read(json_t *list, const char **texts)
 {
     uint32_t n = (uint32_t)json_array_size(list);
@@ -113,7 +159,8 @@ struct request {
     attn_sag_run_options o;
     const char *prompts[MOST_IMAGES], *negatives[MOST_IMAGES];
     uint64_t seeds[MOST_IMAGES];
-    attn_tensor embeds, negative_embeds, masks;
+    attn_tensor embeds, negative_embeds, masks, latents;
+    attn_param kwargs[1];
 };
 
 static void request_read(struct request *r, const struct comparison *c)
@@ -127,6 +174,8 @@ static void request_read(struct request *r, const struct comparison *c)
               .flags = ATTN_SAG_SET_GUIDANCE | ATTN_SAG_SET_SAG,
               .height = (uint32_t)json_integer_value(json_object_get(s, "height")),
               .width = (uint32_t)json_integer_value(json_object_get(s, "width")),
+              .num_images_per_prompt =
+                  (uint32_t)json_integer_value(json_object_get(s, "num_images_per_prompt")),
               .num_inference_steps =
                   (uint32_t)json_integer_value(json_object_get(s, "num_inference_steps")),
               .guidance_scale = json_number_value(json_object_get(s, "guidance_scale")),
@@ -145,6 +194,17 @@ static void request_read(struct request *r, const struct comparison *c)
             r->negative_embeds = tensor_view(negative);
             r->o.negative_prompt_embeds = &r->negative_embeds;
         }
+    }
+    json_t *scale = json_object_get(json_object_get(s, "cross_attention_kwargs"), "scale");
+    if (scale) {
+        r->kwargs[0] =
+            (attn_param){.name = "scale", .kind = ATTN_PARAM_FLOAT, .f = json_number_value(scale)};
+        r->o.cross_attention_kwargs = r->kwargs;
+        r->o.n_cross_attention_kwargs = 1;
+    }
+    if (json_is_true(json_object_get(s, "latents"))) {
+        r->latents = tensor_view(golden_get(c->golden, "latents"));
+        r->o.latents = &r->latents;
     }
     r->o.n_seeds = (uint32_t)json_array_size(seeds);
     assert_true(r->o.n_seeds >= 1 && r->o.n_seeds <= MOST_IMAGES);
@@ -216,6 +276,7 @@ static void case_run(const char *name)
     ATTN_ERROR_ON(err, 1024);
     struct comparison c = {0};
     struct request r;
+    struct adapter adapter;
     attn_sag_result result = {.size = sizeof result};
     char file[128];
     snprintf(file, sizeof file, "sag_%s", name);
@@ -235,7 +296,8 @@ static void case_run(const char *name)
     }
     r.o.callback = step_compare;
     r.o.callback_ctx = &c;
-    attn_sag *sag = pipeline_open(model);
+    adapter_read(&adapter, c.golden);
+    attn_sag *sag = pipeline_open(model, &adapter);
     if (attn_sag_run(sag, &r.o, &result, &err)) {
         fail_msg("%s: %s", name, err.text);
     }
@@ -261,9 +323,9 @@ static void case_run(const char *name)
 static void test_small_models(void **state)
 {
     static const char *const cases[] = {
-        "sag-fast_upstream", "sag-fast_cfg",        "tiny-sd1_cfg",
-        "tiny-sd1_no_sag",   "tiny-sd1_no_cfg_eta", "tiny-sd2_v",
-        "tiny-sd2_v_no_cfg", "tiny-odd_trailing",   "tiny-shift_linspace",
+        "sag-fast_upstream",   "sag-fast_cfg",        "tiny-sd1_cfg",      "tiny-sd1_no_sag",
+        "tiny-sd1_no_cfg_eta", "tiny-sd2_v",          "tiny-sd2_v_no_cfg", "tiny-odd_trailing",
+        "tiny-shift_linspace", "tiny-sd1_per_prompt", "tiny-sd1_scale",
     };
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -291,7 +353,7 @@ static void test_encode(void **state)
     const char *const texts[] = {"red heart", ""};
     const char *const names[] = {"prompt_embeds", "negative_prompt_embeds"};
     char warning[256];
-    attn_sag *sag = pipeline_open("emoji-128");
+    attn_sag *sag = pipeline_open("emoji-128", NULL);
     (void)state;
     for (int i = 0; i < 2; i++) {
         attn_tensor embeds;
