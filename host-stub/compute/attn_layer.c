@@ -37,6 +37,14 @@ attn_status attn_computer_open(attn_registry *registry, const attn_device *devic
     return ATTN_OK;
 }
 
+void attn_computer_about(char *text, uint32_t capacity)
+{
+    char whole[512];
+    compute_cpu_about(whole, sizeof whole);
+    if (capacity)
+        (void)snprintf(text, capacity, "%s", whole);
+}
+
 void attn_computer_close(attn_computer *computer)
 {
     if (!computer)

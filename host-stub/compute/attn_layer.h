@@ -22,6 +22,10 @@ ATTN_API attn_status attn_computer_open(attn_registry *registry, const attn_devi
 ATTN_API void attn_computer_close(attn_computer *computer);
 ATTN_API attn_router *attn_computer_router(attn_computer *computer); /* [any] */
 
+/* What CPU arithmetic is made of on this machine ("avx512 kernels, oneDNN 2.6.3, OpenMP"), cut to
+ * capacity. [any] */
+ATTN_API void attn_computer_about(char *text, uint32_t capacity);
+
 /* Which processor runs a layer, and with what. */
 typedef struct {
     uint32_t size;

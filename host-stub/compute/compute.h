@@ -126,6 +126,9 @@ struct compute {
 attn_status compute_cpu_create(attn_registry *registry, uint32_t n_threads, struct compute **out,
                                attn_error *err);
 
+/* "avx512 kernels, oneDNN 2.6.3, OpenMP"; capacity 512 holds all. */
+void compute_cpu_about(char *text, size_t capacity);
+
 /* -- the arena of one forward pass (compute/pass.c)
  * ------------------------------------------------ */
 

@@ -81,6 +81,80 @@ static void test_usage(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
 }
 
+/* What was found on this machine is said, be it nothing. */
+static void test_version(void **state)
+{
+    (void)state;
+    static const char *const parts[] = {"\ncpu ", " kernels, ", "\ncuda ", "\ncann ", "\nplugins "};
+    expect(run("--version"), 0, "attnplug 0.", "");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        expect(0, 0, parts[i], "");
+    }
+    setenv("ATTNPLUG_CPU", "c", 1);
+    expect(run("--version"), 0, "c kernels, ", "");
+    setenv("ATTNPLUG_CPU", "abacus", 1);
+    expect(run("--version"), 0, "abacus", "");
+    unsetenv("ATTNPLUG_CPU");
+}
+
+/* Every option of the help stands in the page, and formatters have nothing to say of it. */
+static void page_check(const char *command)
+{
+    char check[1024];
+    expect(run("%s --man", command), 0, ".SH OPTIONS\n", "");
+    char *page = strdup(out);
+    assert_non_null(page);
+    assert_memory_equal(page, ".TH ATTNPLUG-", 13);
+    expect(run("%s --help", command), 0, "usage: ", "");
+    int options = 0;
+    for (const char *line = out; (line = strstr(line, "\n  --")); line++) {
+        char tag[256] = "\\fB\\-\\-";
+        size_t at = strlen(tag);
+        for (const char *c = line + 5; *c != ' ' && *c != '\n'; c++) {
+            if (*c == '-') {
+                tag[at++] = '\\';
+            }
+            tag[at++] = *c;
+        }
+        (void)snprintf(tag + at, sizeof tag - at, "\\fR");
+        if (!strstr(page, tag)) {
+            fail_msg("the page of %s lacks %s", command, tag);
+        }
+        options++;
+    }
+    assert_true(options >= 4);
+    (void)snprintf(
+        check, sizeof check,
+        "set -e; '%s' %s --man >/tmp/attnplug-cli-%d.1;"
+        " if command -v man >/dev/null; then"
+        " test -z \"$(LC_ALL=C man --warnings -l /tmp/attnplug-cli-%d.1 2>&1 >/dev/null)\"; fi;"
+        " if command -v mandoc >/dev/null; then mandoc -Tlint /tmp/attnplug-cli-%d.1; fi",
+        tool, command, getpid(), getpid(), getpid());
+    assert_int_equal(system(check), 0); /* NOLINT: the text is this test's own */
+    (void)snprintf(check, sizeof check, "/tmp/attnplug-cli-%d.1", getpid());
+    unlink(check);
+    free(page);
+}
+
+static void test_pages(void **state)
+{
+    (void)state;
+    expect(run("--man"), 0, ".TH ATTNPLUG 1 ", "");
+    expect(run("--help"), 0, "usage: ", "");
+    char *commands = strdup(out);
+    assert_non_null(commands);
+    int pages = 0;
+    for (const char *line = commands; (line = strstr(line, "\n  ")); line++) {
+        char name[32];
+        if (sscanf(line, "%31s", name) == 1) {
+            page_check(name);
+            pages++;
+        }
+    }
+    assert_true(pages >= 7);
+    free(commands);
+}
+
 static void test_list(void **state)
 {
     (void)state;
@@ -241,7 +315,8 @@ static void test_attend_errors(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),  cmocka_unit_test(test_list),
+        cmocka_unit_test(test_usage),  cmocka_unit_test(test_version),
+        cmocka_unit_test(test_pages),  cmocka_unit_test(test_list),
         cmocka_unit_test(test_names),  cmocka_unit_test(test_why),
         cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_errors),
     };

@@ -4,6 +4,7 @@
 
 #include "attn_host.h"
 
+#include <ctype.h>
 #include <string.h>
 
 enum { COLUMN = 32 };
@@ -45,18 +46,24 @@ void cli_help_print(const cli_command *command, const cli_option *common, size_t
 
 /* -- manual pages in roff, man(7) -------------------------------------------------------------- */
 
-/* No line is taken for a request, no character for an escape, and hyphens stay what people type; an
- * empty line ends a paragraph. */
+enum { ROFF_COLUMNS = 72 };
+
+/* Filled lines.  None is taken for a request, no character for an escape, and hyphens stay what
+ * people type; an empty line ends a paragraph. */
 static void roff_text(const char *text)
 {
+    size_t column = 0;
     for (const char *c = text; *c; c++) {
-        bool first = c == text || c[-1] == '\n';
-        if (*c == '\n' && c[1] == '\n') {
-            (void)fputs("\n.PP", stdout);
+        bool space = *c == ' ';
+        if (*c == '\n' || (space && column + strcspn(c + 1, " \n") > ROFF_COLUMNS)) {
+            (void)fputs(*c == '\n' && c[1] == '\n' ? "\n.PP" : column ? "\n" : "", stdout);
+            column = *c == '\n' && c[1] == '\n';
         } else if (*c == '\\' || *c == '-') {
             (void)fputs(*c == '-' ? "\\-" : "\\e", stdout);
-        } else if (!first || *c != ' ') {
-            (void)printf("%s%c", first && (*c == '.' || *c == '\'') ? "\\&" : "", *c);
+            column += 2;
+        } else if (column || !space) {
+            (void)printf("%s%c", !column && (*c == '.' || *c == '\'') ? "\\&" : "", *c);
+            column++;
         }
     }
 }
@@ -84,8 +91,11 @@ static void roff_row(const cli_option *o)
 
 static void roff_head(const char *name, const char *summary)
 {
-    (void)printf(".TH %s 1 \"\" \"attnplug %s\" \"attnplug\"\n.SH NAME\n", name,
-                 attn_host_version());
+    (void)fputs(".TH ", stdout);
+    for (const char *c = name; *c; c++) {
+        (void)putchar(toupper((unsigned char)*c));
+    }
+    (void)printf(" 1 " ATTNPLUG_DATE " \"attnplug %s\"\n.SH NAME\n", attn_host_version());
     roff_line("", name, " \\- ");
     roff_line("", summary, "\n");
 }
@@ -93,8 +103,8 @@ static void roff_head(const char *name, const char *summary)
 static void roff_tail(const char *others)
 {
     (void)puts(".SH EXIT STATUS\n"
-               "0 done, 1 the work failed or a check found a fault, 2 wrong usage,"
-               " 130 interrupted.\n"
+               "0 done, 1 the work failed or a check found a fault,\n"
+               "2 wrong usage, 130 interrupted.\n"
                ".SH SEE ALSO");
     (void)puts(others);
 }
@@ -136,8 +146,8 @@ void cli_man_overview(void)
 #undef ROW
     (void)puts(".PP\nResults go to stdout, everything else to stderr.\n"
                ".SH ENVIRONMENT\n"
-               ".TP\n\\fBATTNPLUG_PATH\\fR\nfolders of plugins, separated by colons, searched after"
-               " \\fB\\-\\-plugin\\-path\\fR\n"
+               ".TP\n\\fBATTNPLUG_PATH\\fR\nfolders of plugins, separated by colons,\n"
+               "searched after \\fB\\-\\-plugin\\-path\\fR\n"
                ".TP\n\\fBATTNPLUG_OP\\fR\nthe op to take where none is named\n"
                ".TP\n\\fBATTNPLUG_PROBE\\fR\n1 tries each plugin in a child process first");
 #define SEE(name, summary) "\\fBattnplug\\-" #name "\\fR(1)\n"

@@ -33,13 +33,23 @@ static void log_print(void *ctx, int32_t level, const char *text)
     }
 }
 
+/* What a step's callback needs, and what went wrong in it. */
+struct watch {
+    struct progress progress;
+    const struct sag_arguments *a;
+    attn_status status;
+    attn_error *err;
+};
+
 static int32_t on_step(void *ctx, uint32_t step, uint32_t n_steps, float timestep,
                        const attn_tensor *latents)
 {
-    (void)timestep;
-    (void)latents;
-    progress_draw(ctx, step + 1, n_steps);
-    return interrupted;
+    struct watch *watch = ctx;
+    progress_draw(&watch->progress, step + 1, n_steps);
+    if (!interrupted && watch->a->output.steps_pattern) {
+        watch->status = step_write(watch->a, step, timestep, latents, watch->err);
+    }
+    return interrupted || watch->status;
 }
 
 static attn_status inputs_load(struct sag_arguments *a, attn_error *err)
@@ -66,19 +76,22 @@ static attn_status pipeline_open(struct sag_arguments *a, attn_registry *registr
 static attn_status pipeline_run(struct sag_arguments *a, attn_sag *sag, attn_sag_result *result,
                                 attn_error *err)
 {
-    struct progress progress;
-    attn_sag_run_options o = {.size = sizeof o, .callback = on_step, .callback_ctx = &progress};
+    ATTN_ERROR_ON(step_err, 4608);
+    struct watch watch = {.a = a, .err = &step_err};
+    attn_sag_run_options o = {.size = sizeof o, .callback = on_step, .callback_ctx = &watch};
     for (size_t i = 0; i < sag_n_subjects; i++) {
         if (sag_subjects[i]->run) {
             sag_subjects[i]->run(a, &o);
         }
     }
-    progress_begin(&progress);
+    progress_begin(&watch.progress);
     running = sag;
     attn_status status = interrupted ? ATTN_CANCELLED : attn_sag_run(sag, &o, result, err);
     running = NULL;
-    progress_end(&progress);
-    return status;
+    progress_end(&watch.progress);
+    /* The run was stopped by a file that could not be written. */
+    return watch.status && !interrupted ? attn_fail(err, watch.status, "%s", step_err.text)
+                                        : status;
 }
 
 static int failure(attn_status status, const char *text)

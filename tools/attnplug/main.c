@@ -3,6 +3,7 @@
  * Each subcommand is a file cmd_<name>.c; commands.h lists them; cli.h is what they share. */
 #include "cli.h"
 #include "commands.h"
+#include "machine.h"
 
 #include "attn_host.h"
 
@@ -25,9 +26,11 @@ static void print_help(FILE *to)
     for (int i = 0; i < N_COMMANDS; i++) {
         (void)fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
     }
-    (void)fprintf(to, "\n"
-                      "attnplug COMMAND --help tells more; attnplug --version gives the version.\n"
-                      "Exit: 0 done, 1 the work failed or a check found a fault, 2 wrong usage.\n");
+    (void)fprintf(
+        to, "\n"
+            "attnplug COMMAND --help tells more; attnplug --version tells what was found on this\n"
+            "machine.\n"
+            "Exit: 0 done, 1 the work failed or a check found a fault, 2 wrong usage.\n");
 }
 
 int main(int argc, char **argv)
@@ -47,6 +50,7 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--version") == 0) {
         (void)printf("attnplug %s\n", attn_host_version());
+        machine_print();
         return cli_finish(CLI_OK);
     }
     for (int i = 0; i < N_COMMANDS; i++) {

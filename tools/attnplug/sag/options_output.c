@@ -1,5 +1,5 @@
 /* options_output.c: what is left on the disk. */
-#include "options.h"
+#include "sag.h"
 
 #include <string.h>
 
@@ -16,8 +16,10 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
                              "png, npy (fp32 [n, height, width, 3], 0 to 1) or latent (png)"};
     rows[n++] = (cli_option){"save-latents", CLI_TEXT, &o->latents_file, "FILE",
                              "the final latents, besides"};
+    rows[n++] = (cli_option){"callback", CLI_TEXT, &o->steps_pattern, "FILE",
+                             "the latents after each step; %d: the step, from 0"};
     rows[n++] = (cli_option){"callback-steps", CLI_INT, &o->callback_steps, "N",
-                             "steps between looks at progress (1)"};
+                             "steps from one look at progress to the next (1)"};
     rows[n++] = (cli_option){"vae-slicing", CLI_FLAG, &o->slicing, NULL,
                              "decode pictures one by one, which takes less memory"};
     rows[n++] = (cli_option){"vae-tiling", CLI_LATER, NULL, NULL, "not in this version"};
@@ -37,7 +39,11 @@ static int check(struct sag_arguments *a)
         o->pattern =
             png ? (several ? "sag-%d.png" : "sag.png") : (npy ? "sag.npy" : "sag.safetensors");
     }
-    return count_check("callback-steps", o->callback_steps, 1);
+    int wrong = count_check("callback-steps", o->callback_steps, 1);
+    if (!wrong && o->steps_pattern) {
+        wrong = pattern_check("callback", o->steps_pattern, a->sampling.steps > o->callback_steps);
+    }
+    return wrong;
 }
 
 static void run(struct sag_arguments *a, attn_sag_run_options *o)

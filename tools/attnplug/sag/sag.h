@@ -3,7 +3,6 @@
 #define ATTNPLUG_TOOLS_SAG_H
 
 #include "options.h"
-#include "safetensors.h"
 
 enum { SAG_INTERRUPTED = 130 };
 
@@ -36,8 +35,9 @@ char *parameters_text(const struct sag_arguments *a, const struct made *m, uint3
 
 /* Before the work: the files' names, and that they can be written. */
 int output_check(const struct sag_arguments *a, uint32_t n_images);
-attn_status latents_write(const char *path, const attn_tensor *t, const safetensors_text *texts,
-                          size_t n_texts, attn_error *err);
+/* After a step: the latents, for --callback. */
+attn_status step_write(const struct sag_arguments *a, uint32_t step, float timestep,
+                       const attn_tensor *latents, attn_error *err);
 int output_write(const struct sag_arguments *a, const struct made *m);
 
 #endif

@@ -83,13 +83,29 @@ static attn_status array_write(const char *path, const attn_tensor *t, attn_erro
     return atomic_file_commit(&file, err);
 }
 
-attn_status latents_write(const char *path, const attn_tensor *t, const safetensors_text *texts,
-                          size_t n_texts, attn_error *err)
+static attn_status latents_write(const char *path, const attn_tensor *t,
+                                 const safetensors_text *texts, size_t n_texts, attn_error *err)
 {
     safetensors_tensor stored = {
         .name = "latents", .dtype = {t->code, t->bits}, .rank = t->rank, .data = t->data};
     memcpy(stored.shape, t->shape, t->rank * sizeof t->shape[0]);
     return safetensors_write(path, &stored, 1, texts, n_texts, err);
+}
+
+attn_status step_write(const struct sag_arguments *a, uint32_t step, float timestep,
+                       const attn_tensor *latents, attn_error *err)
+{
+    char numbers[2][32];
+    const safetensors_text texts[] = {{"step", numbers[0]}, {"timestep", numbers[1]}};
+    char *path = pattern_path(a->output.steps_pattern, step, picture_seed(a, 0));
+    if (!path) {
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory to write it", a->output.steps_pattern);
+    }
+    (void)snprintf(numbers[0], sizeof numbers[0], "%u", step);
+    (void)snprintf(numbers[1], sizeof numbers[1], "%.9g", (double)timestep);
+    attn_status status = latents_write(path, latents, texts, 2, err);
+    free(path);
+    return status;
 }
 
 /* Pictures [first, first + n) into one file. */
