@@ -1,7 +1,7 @@
 #include "config.h"
 
 #include "attn_host.h"
-#include "json_file.h"
+#include "checkpoint.h"
 
 #include <errno.h>
 #include <math.h>
@@ -66,30 +66,61 @@ static attn_status load(struct config *c, const char *folder)
     return json_file_read(c->path, &c->root, c->err);
 }
 
-attn_status config_open(const char *folder, struct config **out, attn_error *err)
+/* An empty config of that path, which it takes. */
+static attn_status make(char *path, const char *where, struct config **out, attn_error *err)
 {
-    attn_status status = ATTN_OK;
     struct config *c = calloc(1, sizeof(*c));
     if (c) {
         c->err = err;
         c->asked = json_object();
     }
-    if (!c || !c->asked || asprintf(&c->path, "%s/config.json", folder) < 0) {
-        if (c) {
-            c->path = NULL;
-        }
-        status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
-        goto fail;
+    if (!c || !c->asked || !path) {
+        config_close(c);
+        free(path);
+        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", where);
     }
-    status = load(c, folder);
+    c->path = path;
+    *out = c;
+    return ATTN_OK;
+}
+
+attn_status config_open(const char *folder, struct config **out, attn_error *err)
+{
+    struct config *c = NULL;
+    char *path = NULL;
+    attn_status status =
+        make(asprintf(&path, "%s/config.json", folder) < 0 ? NULL : path, folder, &c, err);
+    if (status == ATTN_OK) {
+        status = load(c, folder);
+    }
     if (status != ATTN_OK) {
-        goto fail;
+        config_close(c);
+        return status;
     }
     *out = c;
     return ATTN_OK;
-fail:
-    config_close(c);
-    return status;
+}
+
+attn_status config_open_source(const struct model_source *source, struct config **out,
+                               attn_error *err)
+{
+    struct config *c = NULL;
+    const char *path;
+    attn_status status;
+    if (!source->checkpoint) {
+        return config_open(source->folder, out, err);
+    }
+    path = safetensors_path(checkpoint_file(source->checkpoint));
+    status = make(strdup(path), path, &c, err);
+    if (status == ATTN_OK) {
+        status = checkpoint_config(source->checkpoint, source->part, &c->root, err);
+    }
+    if (status != ATTN_OK) {
+        config_close(c);
+        return status;
+    }
+    *out = c;
+    return ATTN_OK;
 }
 
 void config_close(struct config *c)

@@ -8,6 +8,7 @@
 #define ATTNPLUG_MODEL_CONFIG_H
 
 #include "error.h"
+#include "model_source.h"
 
 #include <stddef.h>
 
@@ -15,6 +16,9 @@ struct config;
 
 /* Reads folder/config.json.  err is written to until config_done. */
 attn_status config_open(const char *folder, struct config **out, attn_error *err);
+/* The folder's, or what a checkpoint's shapes say in its place; texts then name the checkpoint. */
+attn_status config_open_source(const struct model_source *source, struct config **out,
+                               attn_error *err);
 void config_close(struct config *c); /* NULL does nothing; texts handed out die */
 
 int64_t config_int(struct config *c, const char *key, int64_t fallback, int64_t low, int64_t high);

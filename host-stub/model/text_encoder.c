@@ -32,11 +32,12 @@ struct text_encoder {
 
 /* -- building -------------------------------------------------------------------------------- */
 
-static attn_status config_read(const char *folder, struct text_config *t, attn_error *err)
+static attn_status config_read(const struct model_source *source, struct text_config *t,
+                               attn_error *err)
 {
     const char *act;
     struct config *c;
-    attn_status status = config_open(folder, &c, err);
+    attn_status status = config_open_source(source, &c, err);
     if (status != ATTN_OK) {
         return status;
     }
@@ -100,22 +101,29 @@ static void build(struct text_encoder *t)
 attn_status text_encoder_open(struct compute *c, const char *folder, const char *op,
                               struct text_encoder **out, attn_error *err)
 {
+    const struct model_source source = {.folder = folder};
+    return text_encoder_open_source(c, &source, op, out, err);
+}
+
+attn_status text_encoder_open_source(struct compute *c, const struct model_source *source,
+                                     const char *op, struct text_encoder **out, attn_error *err)
+{
     /* an integer table of 0, 1, 2, ... that older versions of transformers wrote */
     static const char *const known[] = {"text_model.embeddings.position_ids",
                                         "embeddings.position_ids", "text_projection.", NULL};
     attn_status status = ATTN_OK;
     struct text_encoder *t = calloc(1, sizeof(*t));
     if (!t) {
-        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        return attn_fail(err, ATTN_NOMEM, "no memory for a text encoder");
     }
     if (op && !(t->op = strdup(op))) {
-        status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        status = attn_fail(err, ATTN_NOMEM, "no memory for a text encoder");
     }
     if (status == ATTN_OK) {
-        status = config_read(folder, &t->config, err);
+        status = config_read(source, &t->config, err);
     }
     if (status == ATTN_OK) {
-        status = weights_open(c, folder, "model", &t->weights, err);
+        status = weights_open_source(c, source, "model", &t->weights, err);
     }
     if (status == ATTN_OK) {
         build(t);

@@ -4,11 +4,14 @@
 #define ATTNPLUG_MODEL_TEXT_ENCODER_H
 
 #include "layer.h"
+#include "model_source.h"
 
 struct text_encoder;
 
-/* folder: diffusers' text_encoder folder (config.json and safetensors).  op: for its causal
- * attention; NULL: auto. */
+/* op: for its causal attention; NULL: auto. */
+attn_status text_encoder_open_source(struct compute *c, const struct model_source *source,
+                                     const char *op, struct text_encoder **out, attn_error *err);
+/* Of diffusers' text_encoder folder, no variant named. */
 attn_status text_encoder_open(struct compute *c, const char *folder, const char *op,
                               struct text_encoder **out, attn_error *err);
 void text_encoder_close(struct text_encoder *t);

@@ -101,16 +101,23 @@ static void build(struct unet *u)
 attn_status unet_open(struct compute *c, const char *folder, const struct unet_processors *p,
                       struct unet **out, attn_error *err)
 {
+    const struct model_source source = {.folder = folder};
+    return unet_open_source(c, &source, p, out, err);
+}
+
+attn_status unet_open_source(struct compute *c, const struct model_source *source,
+                             const struct unet_processors *p, struct unet **out, attn_error *err)
+{
     attn_status status;
     struct unet *u = calloc(1, sizeof(*u));
     if (!u) {
-        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        return attn_fail(err, ATTN_NOMEM, "no memory for a UNet");
     }
     u->processors = p;
     u->err = err;
-    status = unet_config_read(folder, &u->config, err);
+    status = unet_config_read(source, &u->config, err);
     if (status == ATTN_OK) {
-        status = weights_open(c, folder, "diffusion_pytorch_model", &u->weights, err);
+        status = weights_open_source(c, source, "diffusion_pytorch_model", &u->weights, err);
     }
     if (status == ATTN_OK) {
         build(u);

@@ -3,6 +3,7 @@
 #define ATTNPLUG_MODEL_UNET_H
 
 #include "layer.h"
+#include "model_source.h"
 
 struct unet;
 
@@ -13,7 +14,9 @@ struct unet_processors {
     void *ctx;
 };
 
-/* folder: diffusers' unet folder. */
+attn_status unet_open_source(struct compute *c, const struct model_source *source,
+                             const struct unet_processors *p, struct unet **out, attn_error *err);
+/* Of diffusers' unet folder, no variant named. */
 attn_status unet_open(struct compute *c, const char *folder, const struct unet_processors *p,
                       struct unet **out, attn_error *err);
 void unet_close(struct unet *u);

@@ -126,10 +126,11 @@ static void read_rest(struct config *c, struct unet_config *u)
     }
 }
 
-attn_status unet_config_read(const char *folder, struct unet_config *out, attn_error *err)
+attn_status unet_config_read(const struct model_source *source, struct unet_config *out,
+                             attn_error *err)
 {
     struct config *c;
-    attn_status status = config_open(folder, &c, err);
+    attn_status status = config_open_source(source, &c, err);
     if (status != ATTN_OK) {
         return status;
     }

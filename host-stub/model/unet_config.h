@@ -5,6 +5,7 @@
 #define ATTNPLUG_MODEL_UNET_CONFIG_H
 
 #include "error.h"
+#include "model_source.h"
 
 enum { UNET_MAX_BLOCKS = 8, UNET_MAX_LAYERS = 16 };
 
@@ -34,7 +35,8 @@ struct unet_config {
     struct unet_level levels[UNET_MAX_BLOCKS];
 };
 
-/* Reads folder/config.json.  ATTN_UNSUPPORTED names the option, its value and what is supported. */
-attn_status unet_config_read(const char *folder, struct unet_config *out, attn_error *err);
+/* ATTN_UNSUPPORTED names the option, its value and what is supported. */
+attn_status unet_config_read(const struct model_source *source, struct unet_config *out,
+                             attn_error *err);
 
 #endif

@@ -50,13 +50,14 @@ static void read_blocks(struct config *c, struct vae_config *v)
     }
 }
 
-static attn_status config_read(const char *folder, struct vae_config *v, attn_error *err)
+static attn_status config_read(const struct model_source *source, struct vae_config *v,
+                               attn_error *err)
 {
     /* of the encoder and of training; force_upcast speaks of fp16 pipelines */
     static const char *const ignored[] = {"in_channels", "down_block_types", "sample_size",
                                           "force_upcast", NULL};
     struct config *c;
-    attn_status status = config_open(folder, &c, err);
+    attn_status status = config_open_source(source, &c, err);
     if (status != ATTN_OK) {
         return status;
     }
@@ -160,15 +161,22 @@ static void build(struct vae *v, const char *op)
 attn_status vae_open(struct compute *c, const char *folder, const char *op, struct vae **out,
                      attn_error *err)
 {
+    const struct model_source source = {.folder = folder};
+    return vae_open_source(c, &source, op, out, err);
+}
+
+attn_status vae_open_source(struct compute *c, const struct model_source *source, const char *op,
+                            struct vae **out, attn_error *err)
+{
     static const char *const encoder[] = {"encoder.", "quant_conv.", NULL};
     attn_status status;
     struct vae *v = calloc(1, sizeof(*v));
     if (!v) {
-        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        return attn_fail(err, ATTN_NOMEM, "no memory for an autoencoder");
     }
-    status = config_read(folder, &v->config, err);
+    status = config_read(source, &v->config, err);
     if (status == ATTN_OK) {
-        status = weights_open(c, folder, "diffusion_pytorch_model", &v->weights, err);
+        status = weights_open_source(c, source, "diffusion_pytorch_model", &v->weights, err);
     }
     if (status == ATTN_OK) {
         build(v, op);

@@ -3,10 +3,14 @@
 #define ATTNPLUG_MODEL_VAE_H
 
 #include "layer.h"
+#include "model_source.h"
 
 struct vae;
 
-/* folder: diffusers' vae folder.  op: for its attention; NULL: auto. */
+/* op: for its attention; NULL: auto. */
+attn_status vae_open_source(struct compute *c, const struct model_source *source, const char *op,
+                            struct vae **out, attn_error *err);
+/* Of diffusers' vae folder, no variant named. */
 attn_status vae_open(struct compute *c, const char *folder, const char *op, struct vae **out,
                      attn_error *err);
 void vae_close(struct vae *v);

@@ -1,11 +1,10 @@
 #include "weights.h"
 
 #include "attn_host.h"
-#include "safetensors.h"
+#include "tensor_set.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* What was made and is to be undone. */
 enum item_kind { ITEM_MEMORY, ITEM_TENSOR, ITEM_CONV, ITEM_LAYER };
@@ -22,8 +21,8 @@ struct item {
 
 struct weights {
     struct compute *compute;
-    safetensors *file;
-    uint8_t *asked; /* one for each tensor of the file */
+    struct tensor_set *tensors;
+    uint8_t *asked; /* one for each of the tensors */
     struct item *items;
     size_t n_items, capacity;
     attn_status status;
@@ -69,7 +68,7 @@ void weights_fail_as(struct weights *w, attn_status status)
 
 static void no_memory(struct weights *w)
 {
-    weights_fail(w, ATTN_NOMEM, "%s: out of memory", safetensors_path(w->file));
+    weights_fail(w, ATTN_NOMEM, "%s: out of memory", tensor_set_path(w->tensors));
 }
 
 /* -- what was made --------------------------------------------------------------------------- */
@@ -138,40 +137,28 @@ const char *weights_name(struct weights *w, const char *format, ...)
 
 /* -- opening and closing --------------------------------------------------------------------- */
 
-static attn_status file_open(struct weights *w, const char *folder, const char *base)
-{
-    static const char *const endings[] = {".safetensors", ".fp16.safetensors"};
-    for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
-        char *path;
-        attn_status status;
-        if (asprintf(&path, "%s/%s%s", folder, base, endings[i]) < 0) {
-            return attn_fail(w->err, ATTN_NOMEM, "%s: out of memory", folder);
-        }
-        status =
-            access(path, F_OK) == 0 ? safetensors_open(path, &w->file, w->err) : ATTN_NOT_FOUND;
-        free(path);
-        if (status != ATTN_NOT_FOUND) {
-            return status;
-        }
-    }
-    return attn_fail(w->err, ATTN_NOT_FOUND, "%s/%s.safetensors: no such file", folder, base);
-}
-
 attn_status weights_open(struct compute *c, const char *folder, const char *base,
                          struct weights **out, attn_error *err)
+{
+    const struct model_source source = {.folder = folder};
+    return weights_open_source(c, &source, base, out, err);
+}
+
+attn_status weights_open_source(struct compute *c, const struct model_source *source,
+                                const char *base, struct weights **out, attn_error *err)
 {
     attn_status status;
     struct weights *w = calloc(1, sizeof(*w));
     if (!w) {
-        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+        return attn_fail(err, ATTN_NOMEM, "%s: out of memory", base);
     }
     w->compute = c;
     w->err = err;
-    status = file_open(w, folder, base);
+    status = tensor_set_open(source, base, &w->tensors, err);
     if (status == ATTN_OK) {
-        w->asked = calloc(safetensors_count(w->file) + 1, 1);
+        w->asked = calloc(tensor_set_count(w->tensors) + 1, 1);
         if (!w->asked) {
-            status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
+            status = attn_fail(err, ATTN_NOMEM, "%s: out of memory", tensor_set_path(w->tensors));
         }
     }
     if (status != ATTN_OK) {
@@ -192,7 +179,7 @@ void weights_close(struct weights *w)
     }
     free(w->items);
     free(w->asked);
-    safetensors_close(w->file);
+    tensor_set_close(w->tensors);
     free(w);
 }
 
@@ -220,7 +207,7 @@ static void log_unused(const struct weights *w, size_t count, const char *first)
         return;
     }
     (void)snprintf(text, sizeof(text), "%s: %zu tensor%s that this model has no use for: %s%s",
-                   safetensors_path(w->file), count, count == 1 ? "" : "s", first,
+                   tensor_set_path(w->tensors), count, count == 1 ? "" : "s", first,
                    count == 1 ? "" : ", ...");
     host->log(host->ctx, 1, text);
 }
@@ -229,8 +216,8 @@ attn_status weights_done(struct weights *w, const char *const *known)
 {
     size_t count = 0;
     const char *first = "";
-    for (size_t i = 0; w->status == ATTN_OK && i < safetensors_count(w->file); i++) {
-        const char *name = safetensors_at(w->file, i)->name;
+    for (size_t i = 0; w->status == ATTN_OK && i < tensor_set_count(w->tensors); i++) {
+        const char *name = tensor_set_at(w->tensors, i)->name;
         if (!w->asked[i] && !begins_with_one_of(name, known)) {
             first = count == 0 ? name : first;
             count++;
@@ -243,32 +230,11 @@ attn_status weights_done(struct weights *w, const char *const *known)
 
 /* -- tensors of the file --------------------------------------------------------------------- */
 
-/* The index of a tensor; the file has them in the order of their names' bytes. */
-static int find(const struct weights *w, const char *name, size_t *index)
-{
-    size_t low = 0;
-    size_t high = safetensors_count(w->file);
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        int order = strcmp(name, safetensors_at(w->file, middle)->name);
-        if (order == 0) {
-            *index = middle;
-            return 1;
-        }
-        if (order < 0) {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
-    }
-    return 0;
-}
-
 int32_t weights_has(const struct weights *w, const char *format, ...)
 {
     size_t index;
     FORMAT_NAME(name, format);
-    return find(w, name, &index);
+    return tensor_set_find(w->tensors, name, &index);
 }
 
 static void shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
@@ -289,12 +255,12 @@ static int dtype_is_usable(safetensors_dtype d)
            (d.code == ATTN_CODE_BFLOAT && d.bits == 16);
 }
 
-static int is_as_expected(struct weights *w, const safetensors_tensor *t, uint32_t rank,
-                          const int64_t *shape)
+static int is_as_expected(struct weights *w, size_t index, uint32_t rank, const int64_t *shape)
 {
+    const safetensors_tensor *t = tensor_set_at(w->tensors, index);
     char found[SHAPE_BYTES];
     char expected[SHAPE_BYTES];
-    const char *path = safetensors_path(w->file);
+    const char *path = tensor_set_file(w->tensors, index);
     if (!dtype_is_usable(t->dtype)) {
         weights_fail(w, ATTN_INVALID, "%s: %s has elements of %s, expected F32, F16 or BF16", path,
                      t->name, safetensors_dtype_name(t->dtype));
@@ -303,7 +269,7 @@ static int is_as_expected(struct weights *w, const safetensors_tensor *t, uint32
     if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof(*shape)) != 0) {
         shape_text(found, t->rank, t->shape);
         shape_text(expected, rank, shape);
-        weights_fail(w, ATTN_INVALID, "%s: %s is %s, the model's config.json makes it %s", path,
+        weights_fail(w, ATTN_INVALID, "%s: %s is %s, the model's configuration makes it %s", path,
                      t->name, found, expected);
         return 0;
     }
@@ -331,13 +297,13 @@ static attn_tensor host_tensor(struct weights *w, const char *name, uint32_t ran
     if (w->status != ATTN_OK) {
         return out;
     }
-    if (!find(w, name, &index)) {
-        weights_fail(w, ATTN_NOT_FOUND, "%s: no tensor %s", safetensors_path(w->file), name);
+    if (!tensor_set_find(w->tensors, name, &index)) {
+        weights_fail(w, ATTN_NOT_FOUND, "%s: no tensor %s", tensor_set_path(w->tensors), name);
         return out;
     }
     w->asked[index] = 1;
-    t = safetensors_at(w->file, index);
-    if (!is_as_expected(w, t, rank, shape)) {
+    t = tensor_set_at(w->tensors, index);
+    if (!is_as_expected(w, index, rank, shape)) {
         return out;
     }
     out.data = data_aligned(w, t);
@@ -362,7 +328,7 @@ static void let_go(const struct weights *w, const attn_tensor *host)
     for (uint32_t i = 0; i < host->rank; i++) {
         bytes *= (uint64_t)host->shape[i];
     }
-    safetensors_let_go(w->file, host->data, bytes);
+    tensor_set_let_go(w->tensors, host->data, bytes);
 }
 
 /* -- their forms on the device --------------------------------------------------------------- */
@@ -443,7 +409,7 @@ void weights_norm(struct weights *w, attn_norm *norm, uint32_t kind, int64_t cha
     memset(norm, 0, sizeof(*norm));
     if (kind == ATTN_NORM_GROUP && (groups < 1 || channels % groups != 0)) {
         weights_fail(w, ATTN_INVALID, "%s: %s: %lld channels do not divide into %lld groups",
-                     safetensors_path(w->file), name, (long long)channels, (long long)groups);
+                     tensor_set_path(w->tensors), name, (long long)channels, (long long)groups);
     }
     norm->kind = kind;
     norm->groups = (uint32_t)groups;

@@ -1,9 +1,9 @@
-/* weights.h: what a model is made of: the tensors of one folder by name, and their forms on the
- * device.
+/* weights.h: what a model is made of: the tensors of one folder or checkpoint by name, and their
+ * forms on the device.
  *
  * A model is built by straight code: the first failure sticks, later calls do nothing, and
  * weights_done tells what happened.  Whatever a call makes belongs to the weights and dies with
- * them, in reverse order.  The file stays mapped: a CPU uses fp32 tensors in place.
+ * them, in reverse order.  The files stay mapped: a CPU uses fp32 tensors in place.
  *
  * Names are diffusers' state-dict names, given as a printf format.
  */
@@ -11,13 +11,17 @@
 #define ATTNPLUG_MODEL_WEIGHTS_H
 
 #include "layer.h"
+#include "model_source.h"
 
 #define WEIGHTS_NAMED(format_at) __attribute__((format(printf, (format_at), (format_at) + 1)))
 
 struct weights;
 
-/* Opens folder/<base>.safetensors, or <base>.fp16.safetensors where there is none.  err is written
- * to until weights_done. */
+/* The tensors of a source (tensor_set.h says which files).  err is written to until weights_done.
+ */
+attn_status weights_open_source(struct compute *c, const struct model_source *source,
+                                const char *base, struct weights **out, attn_error *err);
+/* Those of a folder, no variant named. */
 attn_status weights_open(struct compute *c, const char *folder, const char *base,
                          struct weights **out, attn_error *err);
 void weights_close(struct weights *w); /* NULL does nothing */
