@@ -27,6 +27,11 @@ typedef struct bpe bpe;
  * first). ATTN_INVALID names the file and what it holds wrong. */
 attn_status bpe_open(const char *vocab_path, const char *merges_path, bpe **out, attn_error *err);
 
+/* CLIP's own kind of vocabulary, whose tokens follow from its merges (text as in a merges file,
+ * `bytes` of it): the 256 bytes, those again at a word's end, each merge's result, the two
+ * specials. */
+attn_status bpe_open_clip(const char *merges, size_t bytes, bpe **out, attn_error *err);
+
 /* NULL is fine. */
 void bpe_close(bpe *b);
 

@@ -123,13 +123,9 @@ static int merge_add(bpe *b, char *line, uint32_t rank)
     return 0;
 }
 
-static attn_status merges_read(bpe *b, const char *path, attn_error *err)
+/* text is changed. */
+static attn_status merges_add(bpe *b, char *text, const char *path, attn_error *err)
 {
-    char *text = NULL;
-    attn_status status = file_read(path, &text, err);
-    if (!text) {
-        return status;
-    }
     size_t lines = 1;
     for (char *c = text; *c; c++) {
         lines += *c == '\n';
@@ -147,7 +143,6 @@ static attn_status merges_read(bpe *b, const char *path, attn_error *err)
         bad = number && merge_add(b, line, number - 1);
         line = end ? end + 1 : NULL;
     }
-    free(text);
     return bad ? attn_fail(err, ATTN_NOMEM, "%s: no memory for its merges", path) : ATTN_OK;
 }
 
@@ -201,8 +196,8 @@ static int ids_fill(bpe *b, json_t *vocab, int32_t highest)
     return 0;
 }
 
-static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, const char *merges_path,
-                            attn_error *err)
+static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, char *merges,
+                            const char *merges_path, attn_error *err)
 {
     int32_t highest = -1;
     if (bytes_add(b)) {
@@ -210,7 +205,7 @@ static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, const
     }
     attn_status status = vocab_add(b, vocab, vocab_path, &highest, err);
     if (!status) {
-        status = merges_read(b, merges_path, err);
+        status = merges_add(b, merges, merges_path, err);
     }
     if (!status && ids_fill(b, vocab, highest)) {
         status = attn_fail(err, ATTN_NOMEM, "%s: no memory for its tokens", vocab_path);
@@ -218,22 +213,109 @@ static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, const
     return status;
 }
 
-attn_status bpe_open(const char *vocab_path, const char *merges_path, bpe **out, attn_error *err)
+static attn_status bpe_make(json_t *vocab, const char *vocab_path, char *merges,
+                            const char *merges_path, bpe **out, attn_error *err)
 {
-    json_t *vocab = NULL;
-    *out = NULL;
-    attn_status status = json_file_read(vocab_path, &vocab, err);
-    if (status) {
-        return status;
-    }
     bpe *b = calloc(1, sizeof *b);
-    status = b ? bpe_load(b, vocab, vocab_path, merges_path, err)
-               : attn_fail(err, ATTN_NOMEM, "%s: no memory for it", vocab_path);
-    json_decref(vocab);
+    attn_status status = b ? bpe_load(b, vocab, vocab_path, merges, merges_path, err)
+                           : attn_fail(err, ATTN_NOMEM, "%s: no memory for it", vocab_path);
     if (status) {
         bpe_close(b);
         return status;
     }
     *out = b;
     return ATTN_OK;
+}
+
+attn_status bpe_open(const char *vocab_path, const char *merges_path, bpe **out, attn_error *err)
+{
+    json_t *vocab = NULL;
+    char *merges = NULL;
+    *out = NULL;
+    attn_status status = json_file_read(vocab_path, &vocab, err);
+    if (!status) {
+        status = file_read(merges_path, &merges, err);
+    }
+    if (!status) {
+        status = bpe_make(vocab, vocab_path, merges, merges_path, out, err);
+    }
+    free(merges);
+    json_decref(vocab);
+    return status;
+}
+
+/* -- a vocabulary that follows from its merges ------------------------------------------------ */
+
+static const char clip_name[] = "CLIP's vocabulary";
+
+static int token_add(json_t *vocab, const char *text, size_t bytes)
+{
+    char token[256];
+    if (bytes >= sizeof token) {
+        return -1;
+    }
+    memcpy(token, text, bytes);
+    token[bytes] = 0;
+    return json_object_set_new(vocab, token, json_integer((json_int_t)json_object_size(vocab)));
+}
+
+/* The bytes that print, then the others, each within a word and each at its end. */
+static int bytes_number(json_t *vocab)
+{
+    int bad = 0;
+    for (int ending = 0; ending < 2; ending++) {
+        for (int others = 0; others < 2; others++) {
+            for (int byte = 0; byte < 256 && !bad; byte++) {
+                int prints =
+                    (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+                char text[8];
+                size_t n = byte_spell(byte, text);
+                memcpy(text + n, BPE_WORD_END, sizeof BPE_WORD_END);
+                n += ending ? strlen(BPE_WORD_END) : 0;
+                bad = (!prints) == others ? token_add(vocab, text, n) : 0;
+            }
+        }
+    }
+    return bad;
+}
+
+/* What each line's two words make together, in the lines' order. */
+static int merges_number(json_t *vocab, const char *merges)
+{
+    int bad = 0;
+    const char *line = strchr(merges, '\n');
+    for (line = line ? line + 1 : ""; *line && !bad;) {
+        char both[256];
+        size_t n = strcspn(line, "\n");
+        size_t left = strcspn(line, " \n");
+        if (n >= sizeof both || left >= n) {
+            return -1;
+        }
+        memcpy(both, line, left);
+        memcpy(both + left, line + left + 1, n - left - 1);
+        bad = token_add(vocab, both, n - 1);
+        line += n + (line[n] == '\n');
+    }
+    return bad;
+}
+
+attn_status bpe_open_clip(const char *merges, size_t bytes, bpe **out, attn_error *err)
+{
+    static const char *const specials[] = {"<|startoftext|>", "<|endoftext|>"};
+    json_t *vocab = json_object();
+    char *text = malloc(bytes + 1);
+    int bad = !vocab || !text;
+    *out = NULL;
+    if (!bad) {
+        memcpy(text, merges, bytes);
+        text[bytes] = 0;
+        bad = bytes_number(vocab) || merges_number(vocab, text) ||
+              token_add(vocab, specials[0], strlen(specials[0])) ||
+              token_add(vocab, specials[1], strlen(specials[1]));
+    }
+    attn_status status = bad ? attn_fail(err, ATTN_NOMEM, "no memory for %s", clip_name)
+                             : bpe_make(vocab, clip_name, text, clip_name, out, err);
+    free(text);
+    json_decref(vocab);
+    return status;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clip_text.h"
+#include "clip_vocabulary.h"
 
 char *folder_path(const char *folder, const char *name)
 {
@@ -14,6 +15,14 @@ char *folder_path(const char *folder, const char *name)
         snprintf(path, size, "%s/%s", folder, name);
     }
     return path;
+}
+
+static void highest_find(tokenizer *t)
+{
+    t->highest = bpe_highest_id(t->bpe);
+    for (size_t i = 0; i < t->added_count; i++) {
+        t->highest = t->added[i].id > t->highest ? t->added[i].id : t->highest;
+    }
 }
 
 static attn_status tokenizer_load(tokenizer *t, const char *folder, attn_error *err)
@@ -31,9 +40,8 @@ static attn_status tokenizer_load(tokenizer *t, const char *folder, attn_error *
     if (!status) {
         status = tokenizer_configure(t, folder, err);
     }
-    t->highest = status ? 0 : bpe_highest_id(t->bpe);
-    for (size_t i = 0; i < t->added_count; i++) {
-        t->highest = t->added[i].id > t->highest ? t->added[i].id : t->highest;
+    if (!status) {
+        highest_find(t);
     }
     return status;
 }
@@ -48,6 +56,25 @@ attn_status tokenizer_open(const char *folder, tokenizer **out, attn_error *err)
         tokenizer_close(t);
         return status;
     }
+    *out = t;
+    return ATTN_OK;
+}
+
+attn_status tokenizer_open_clip(int32_t openclip, tokenizer **out, attn_error *err)
+{
+    const size_t bytes = (size_t)(clip_merges_end - clip_merges);
+    *out = NULL;
+    tokenizer *t = calloc(1, sizeof *t);
+    attn_status status = t ? bpe_open_clip(clip_merges, bytes, &t->bpe, err)
+                           : attn_fail(err, ATTN_NOMEM, "no memory for a tokenizer");
+    if (!status) {
+        status = tokenizer_configure_clip(t, openclip ? "!" : "<|endoftext|>", err);
+    }
+    if (status) {
+        tokenizer_close(t);
+        return status;
+    }
+    highest_find(t);
     *out = t;
     return ATTN_OK;
 }

@@ -128,7 +128,8 @@ static attn_status decoder_add(tokenizer *t, json_t *decoder, attn_error *err)
 static attn_status legacy_add(tokenizer *t, const char *folder, attn_error *err)
 {
     json_t *tokens = NULL;
-    attn_status status = config_read(folder, "added_tokens.json", 1, &tokens, err);
+    attn_status status =
+        folder ? config_read(folder, "added_tokens.json", 1, &tokens, err) : ATTN_OK;
     const char *text;
     json_t *id;
     json_object_foreach(tokens, text, id)
@@ -205,6 +206,24 @@ static attn_status max_length_read(tokenizer *t, json_t *settings, attn_error *e
     return ATTN_OK;
 }
 
+/* `map`'s tokens go over those of `settings`, where there is one; folder NULL: no other file. */
+static attn_status settings_apply(tokenizer *t, json_t *settings, json_t *map, const char *folder,
+                                  attn_error *err)
+{
+    attn_status status;
+    t->start = t->end = t->unknown = t->pad = -1;
+    json_t *decoder = json_object_get(settings, "added_tokens_decoder");
+    if (decoder) {
+        status = decoder_add(t, decoder, err);
+    } else {
+        status = map && json_object_update(settings, map) ? ATTN_NOMEM : legacy_add(t, folder, err);
+    }
+    if (!status) {
+        status = specials_add(t, settings, err);
+    }
+    return status ? status : max_length_read(t, settings, err);
+}
+
 attn_status tokenizer_configure(tokenizer *t, const char *folder, attn_error *err)
 {
     json_t *settings = NULL;
@@ -214,28 +233,22 @@ attn_status tokenizer_configure(tokenizer *t, const char *folder, attn_error *er
     if (!status) {
         status = config_read(folder, "special_tokens_map.json", 1, &map, err);
     }
-    if (status) {
-        goto done;
-    }
-    t->start = t->end = t->unknown = t->pad = -1;
-    json_t *decoder = json_object_get(settings, "added_tokens_decoder");
-    if (decoder) {
-        status = decoder_add(t, decoder, &inner);
-    } else {
-        status =
-            map && json_object_update(settings, map) ? ATTN_NOMEM : legacy_add(t, folder, &inner);
-    }
     if (!status) {
-        status = specials_add(t, settings, &inner);
+        status = settings_apply(t, settings, map, folder, &inner);
+        if (status) {
+            attn_fail(err, status, "%s/tokenizer_config.json: %s", folder, inner.text);
+        }
     }
-    if (!status) {
-        status = max_length_read(t, settings, &inner);
-    }
-    if (status) {
-        attn_fail(err, status, "%s/tokenizer_config.json: %s", folder, inner.text);
-    }
-done:
     json_decref(map);
+    json_decref(settings);
+    return status;
+}
+
+attn_status tokenizer_configure_clip(tokenizer *t, const char *pad, attn_error *err)
+{
+    json_t *settings = json_pack("{s:s}", "pad_token", pad);
+    attn_status status = settings ? settings_apply(t, settings, NULL, NULL, err)
+                                  : attn_fail(err, ATTN_NOMEM, "no memory for a tokenizer");
     json_decref(settings);
     return status;
 }

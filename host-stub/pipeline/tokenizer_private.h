@@ -23,6 +23,9 @@ struct tokenizer {
 /* Reads the folder's settings into `t`, whose bpe is there. */
 attn_status tokenizer_configure(tokenizer *t, const char *folder, attn_error *err);
 
+/* CLIP's own settings, with that pad token. */
+attn_status tokenizer_configure_clip(tokenizer *t, const char *pad, attn_error *err);
+
 /* The added token of that content, NULL where there is none. */
 const added_token *added_find(const tokenizer *t, const char *content);
 
