@@ -196,20 +196,26 @@ static int ids_fill(bpe *b, json_t *vocab, int32_t highest)
     return 0;
 }
 
+/* merges: their text, which is changed, or NULL: the file's. */
 static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, char *merges,
                             const char *merges_path, attn_error *err)
 {
     int32_t highest = -1;
+    char *own = NULL;
     if (bytes_add(b)) {
         return attn_fail(err, ATTN_NOMEM, "%s: no memory for its tokens", vocab_path);
     }
     attn_status status = vocab_add(b, vocab, vocab_path, &highest, err);
+    if (!status && !merges) {
+        status = file_read(merges_path, &own, err);
+    }
     if (!status) {
-        status = merges_add(b, merges, merges_path, err);
+        status = merges_add(b, merges ? merges : own, merges_path, err);
     }
     if (!status && ids_fill(b, vocab, highest)) {
         status = attn_fail(err, ATTN_NOMEM, "%s: no memory for its tokens", vocab_path);
     }
+    free(own);
     return status;
 }
 
@@ -230,16 +236,11 @@ static attn_status bpe_make(json_t *vocab, const char *vocab_path, char *merges,
 attn_status bpe_open(const char *vocab_path, const char *merges_path, bpe **out, attn_error *err)
 {
     json_t *vocab = NULL;
-    char *merges = NULL;
     *out = NULL;
     attn_status status = json_file_read(vocab_path, &vocab, err);
     if (!status) {
-        status = file_read(merges_path, &merges, err);
+        status = bpe_make(vocab, vocab_path, NULL, merges_path, out, err);
     }
-    if (!status) {
-        status = bpe_make(vocab, vocab_path, merges, merges_path, out, err);
-    }
-    free(merges);
     json_decref(vocab);
     return status;
 }

@@ -1,20 +1,24 @@
 """Token ids of many texts from the slow CLIPTokenizer, with no ftfy installed.
 
-The vocabulary is the demo model's. Without arguments it writes
-tests/golden/tokenizer_emoji.json: texts chosen by hand and 2,000 random ones.
-With --count N --out FILE it writes N random texts elsewhere in the same form,
-for a wider check than a repository should store.
+The vocabulary is the demo model's, or CLIP's own as Stable Diffusion 1.x (sd1)
+and 2.x (sd2: it pads with "!") use it. Without arguments it writes
+tests/golden/tokenizer_<name>.json for each: texts chosen by hand and random
+ones. With --vocabulary NAME --count N --out FILE it writes N random texts
+elsewhere in the same form, for a wider check than a repository should store.
 """
 
 import argparse
 import json
 import sys
+import tempfile
 import unicodedata
+from pathlib import Path
 
 import common
 
 import regex
 from transformers import CLIPTokenizer
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
 CHOSEN = [
     "",
@@ -76,6 +80,12 @@ CHOSEN = [
 PADDED = ["", "red heart", "it's 3 cats!", "red heart " * 40, "a" * 500, "\U0001f600" * 30]
 
 
+# How many random texts are stored for each vocabulary: the text's cleaning and
+# splitting are the same code for all.
+RANDOM = {"emoji": 2000, "sd1": 200, "sd2": 20}
+TITLES = {"emoji": "emoji-128"}
+
+
 def stable_characters():
     """Code points that every Unicode version from 14 on treats alike.
 
@@ -135,7 +145,29 @@ def random_texts(count, seed):
     return texts
 
 
-def write(path, tokenizer, texts, padded):
+def clip_folder(folder, pad):
+    """CLIP's tokenizer folder from the merges that the project carries."""
+    text = (common.REPO / "host-stub/pipeline/clip/merges.txt").read_text(encoding="utf-8")
+    letters = list(bytes_to_unicode().values())
+    merges = [tuple(line.split()) for line in text.strip().split("\n")[1:]]
+    tokens = letters + [c + "</w>" for c in letters] + ["".join(m) for m in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    (folder / "merges.txt").write_text(text, encoding="utf-8")
+    settings = {"model_max_length": 77, "pad_token": pad}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def load(name):
+    if name == "emoji":
+        return CLIPTokenizer.from_pretrained(common.DEMO / "tokenizer")
+    with tempfile.TemporaryDirectory() as folder:
+        clip_folder(Path(folder), {"sd1": "<|endoftext|>", "sd2": "!"}[name])
+        return CLIPTokenizer.from_pretrained(folder)
+
+
+def write(path, name, tokenizer, texts, padded):
     def line(text, ids):
         return json.dumps({"text": text, "ids": ids}, ensure_ascii=False, separators=(",", ":"))
 
@@ -145,13 +177,14 @@ def write(path, tokenizer, texts, padded):
         for t in padded
     ]
     with open(path, "w", encoding="utf-8") as f:
-        f.write('{"tokenizer":"emoji-128",\n"whole":[\n' + ",\n".join(whole))
+        f.write('{"tokenizer":"%s",\n"whole":[\n' % TITLES.get(name, name) + ",\n".join(whole))
         f.write('\n],\n"padded":[\n' + ",\n".join(cut) + "\n]}\n")
     print(f"{path}  {len(texts):,} texts", file=sys.stderr)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vocabulary", choices=RANDOM, default="emoji")
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=17)
     parser.add_argument("--out")
@@ -162,12 +195,13 @@ def main():
         pass
     else:
         sys.exit("tokenizer.py: ftfy is installed and changes the ids: remove it")
-    tokenizer = CLIPTokenizer.from_pretrained(common.DEMO / "tokenizer")
-    texts = random_texts(args.count, args.seed)
     if args.out:
-        write(args.out, tokenizer, texts, [])
-    else:
-        write(common.OUT / "tokenizer_emoji.json", tokenizer, CHOSEN + texts, PADDED)
+        texts = random_texts(args.count, args.seed)
+        write(args.out, args.vocabulary, load(args.vocabulary), texts, [])
+        return
+    for name, count in RANDOM.items():
+        texts = CHOSEN + random_texts(count, args.seed)
+        write(common.OUT / f"tokenizer_{name}.json", name, load(name), texts, PADDED)
 
 
 if __name__ == "__main__":
