@@ -68,11 +68,6 @@ const safetensors *checkpoint_file(const struct checkpoint *c)
     return c->file;
 }
 
-int32_t checkpoint_openclip(const struct checkpoint *c)
-{
-    return c->text.openclip;
-}
-
 /* -- tensors --------------------------------------------------------------------------------- */
 
 /* The averaged tensor of a UNet's: its name without "model." and without any dot. */

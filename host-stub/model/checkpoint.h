@@ -25,9 +25,6 @@ void checkpoint_close(struct checkpoint *c); /* NULL does nothing */
 
 const safetensors *checkpoint_file(const struct checkpoint *c);
 
-/* The text encoder is OpenCLIP's, of 2.x: prompts are padded with token 0. */
-int32_t checkpoint_openclip(const struct checkpoint *c);
-
 /* What the part's config.json (scheduler_config.json) says in diffusers' folder format; the
  * caller's to json_decref. */
 attn_status checkpoint_config(const struct checkpoint *c, enum model_part part, json_t **out,

@@ -161,6 +161,16 @@ int64_t text_encoder_tokens(const struct text_encoder *t)
     return t->config.tokens;
 }
 
+int64_t text_encoder_vocabulary(const struct text_encoder *t)
+{
+    return t->config.vocabulary;
+}
+
+int32_t text_encoder_openclip(const struct text_encoder *t)
+{
+    return t->config.activation == ACT_GELU;
+}
+
 uint64_t text_encoder_peak(const struct text_encoder *t)
 {
     return pass_peak(t->pass);

@@ -17,6 +17,9 @@ attn_status text_encoder_open(struct compute *c, const char *folder, const char 
 void text_encoder_close(struct text_encoder *t);
 int64_t text_encoder_width(const struct text_encoder *t);
 int64_t text_encoder_tokens(const struct text_encoder *t); /* max_position_embeddings */
+int64_t text_encoder_vocabulary(const struct text_encoder *t);
+/* OpenCLIP's, of Stable Diffusion 2.x, told by its activation. */
+int32_t text_encoder_openclip(const struct text_encoder *t);
 
 /* ids [B, tokens] host int32.  clip_skip: hidden layers to leave out, then the final layer norm as
  * ever. out: host fp32 [B, tokens, width].  Plans for the shape as needed. */

@@ -25,9 +25,10 @@ typedef struct {
 } attn_sag_processor;
 
 typedef struct {
-    uint32_t size; /* sizeof(attn_sag_open_options) */
-    uint32_t flags;
-    const char *model;  /* a folder in diffusers' format */
+    uint32_t size;      /* sizeof(attn_sag_open_options) */
+    uint32_t flags;     /* ATTN_SAG_EMA, ATTN_SAG_PROMPTS_ONLY; 0 */
+    const char *model;  /* a folder in diffusers' format, or one .safetensors file with a whole
+                           Stable Diffusion 1.x or 2.x model under its original names */
     const char *device; /* "cpu" (default) */
     const char *dtype;  /* "f32" (default), "f16", "bf16": of weights and activations; on a CPU
                            computed in fp32, with attention's inputs cast where an op wants halves */
@@ -44,7 +45,17 @@ typedef struct {
         *components; /* another pipeline, whose tokenizer, text encoder, UNet with its processors
                         and VAE this one shall use; then model to op above stay unset.  It is
                         open during attn_sag_open, and may be closed before this one.  NULL */
+    const char *variant; /* "fp16": of a folder's files, those of that variant where a part has
+                            one, as in diffusers; NULL: those without, else fp16 */
+    const char *prediction_type; /* "epsilon", "v_prediction" or "sample" in place of the model's
+                                    own; NULL.  A single file of Stable Diffusion 2.x does not say
+                                    which it wants and is taken for v_prediction, as in
+                                    diffusers: its 512 base model needs "epsilon" */
 } attn_sag_open_options;
+/* Of a single file that has them, the UNet's averaged weights (model_ema.*). */
+#define ATTN_SAG_EMA 1u
+/* Tokenizer and text encoder alone, for attn_sag_encode: attn_sag_run is ATTN_INVALID. */
+#define ATTN_SAG_PROMPTS_ONLY 2u
 
 /* registry outlives the pipeline. Errors name the file and what was expected. [any]
  *

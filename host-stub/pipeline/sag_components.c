@@ -1,11 +1,9 @@
-/* sag_components.c: a model folder's parts, loaded once for any number of pipelines. */
+/* sag_components.c: a model's parts, loaded once for any number of pipelines. */
 #include "sag_private.h"
 
-#include <errno.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* What unet_open asks about each layer. */
@@ -47,28 +45,6 @@ static attn_status matches_check(const struct chooser *chooser, attn_error *err)
     return ATTN_OK;
 }
 
-static char *path_join(const char *folder, const char *name)
-{
-    char *path = NULL;
-    return asprintf(&path, "%s/%s", folder, name) < 0 ? NULL : path;
-}
-
-static attn_status folder_check(const char *path, attn_error *err)
-{
-    struct stat info;
-    if (!path || !*path) {
-        return attn_fail(err, ATTN_INVALID, "model: none given, expected a model's folder");
-    }
-    if (stat(path, &info) != 0) {
-        return attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO,
-                         "%s: %s, expected a model's folder", path, strerror(errno));
-    }
-    if (!S_ISDIR(info.st_mode)) {
-        return attn_fail(err, ATTN_INVALID, "%s: not a folder, expected a model's folder", path);
-    }
-    return ATTN_OK;
-}
-
 static attn_status compute_make(struct sag_components *m, attn_registry *registry,
                                 const attn_sag_open_options *o, attn_error *err)
 {
@@ -95,34 +71,41 @@ static attn_status compute_make(struct sag_components *m, attn_registry *registr
                      dtype);
 }
 
-/* Tokenizer and text encoder, where the folder has them: a pipeline without still takes
- * embeddings. */
-static attn_status text_load(struct sag_components *m, const char *op, attn_error *err)
+/* The folder's own tokenizer, else CLIP's where the text encoder has its vocabulary; none where
+ * neither fits: such a pipeline still takes embeddings. */
+static attn_status tokenizer_load(struct sag_components *m, attn_error *err)
 {
     attn_status status = ATTN_OK;
-    char *tokens = path_join(m->model, "tokenizer");
-    char *encoder = path_join(m->model, "text_encoder");
-    if (!tokens || !encoder) {
-        status = attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->model);
-        goto done;
+    char *folder = NULL;
+    if (asprintf(&folder, "%s/tokenizer", m->files.model) < 0) {
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->files.model);
     }
-    if (access(tokens, F_OK) == 0) {
-        status = tokenizer_open(tokens, &m->tokenizer, err);
-    }
-    if (!status && access(encoder, F_OK) == 0) {
-        status = text_encoder_open(m->compute, encoder, op, &m->text, err);
+    if (!m->files.checkpoint && access(folder, F_OK) == 0) {
+        status = tokenizer_open(folder, &m->tokenizer, err);
+    } else if (m->text && text_encoder_vocabulary(m->text) == TOKENIZER_CLIP_TOKENS) {
+        status = tokenizer_open_clip(text_encoder_openclip(m->text), &m->tokenizer, err);
     }
     if (!status && m->tokenizer && m->text &&
         (int64_t)tokenizer_max_length(m->tokenizer) != text_encoder_tokens(m->text)) {
         status = attn_fail(err, ATTN_INVALID,
                            "%s: model_max_length is %zu, but the text encoder has %lld positions",
-                           tokens, tokenizer_max_length(m->tokenizer),
+                           folder, tokenizer_max_length(m->tokenizer),
                            (long long)text_encoder_tokens(m->text));
     }
-done:
-    free(encoder);
-    free(tokens);
+    free(folder);
     return status;
+}
+
+static attn_status text_load(struct sag_components *m, const char *op, attn_error *err)
+{
+    struct model_source source;
+    char *folder;
+    attn_status status = files_source(&m->files, PART_TEXT, &source, &folder, err);
+    if (!status && files_have(&m->files, &source)) {
+        status = text_encoder_open_source(m->compute, &source, op, &m->text, err);
+    }
+    free(folder);
+    return status ? status : tokenizer_load(m, err);
 }
 
 static attn_status unet_load(struct sag_components *m, const attn_sag_open_options *o,
@@ -130,18 +113,18 @@ static attn_status unet_load(struct sag_components *m, const attn_sag_open_optio
 {
     struct chooser chooser = {.options = o};
     struct unet_processors processors = {.choose = processor_choose, .ctx = &chooser};
-    char *folder = path_join(m->model, "unet");
-    attn_status status = ATTN_NOMEM;
-    chooser.matches = calloc(o->n_processors + 1, sizeof *chooser.matches);
-    if (!folder || !chooser.matches) {
-        attn_fail(err, status, "%s: no memory to load it", m->model);
-        goto done;
+    struct model_source source;
+    char *folder;
+    attn_status status = files_source(&m->files, PART_UNET, &source, &folder, err);
+    if (!status) {
+        chooser.matches = calloc(o->n_processors + 1, sizeof *chooser.matches);
+        status = chooser.matches
+                     ? unet_open_source(m->compute, &source, &processors, &m->unet, err)
+                     : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->files.model);
     }
-    status = unet_open(m->compute, folder, &processors, &m->unet, err);
     if (!status) {
         status = matches_check(&chooser, err);
     }
-done:
     free(chooser.matches);
     free(folder);
     return status;
@@ -149,9 +132,12 @@ done:
 
 static attn_status vae_load(struct sag_components *m, const char *op, attn_error *err)
 {
-    char *folder = path_join(m->model, "vae");
-    attn_status status = folder ? vae_open(m->compute, folder, op, &m->vae, err)
-                                : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->model);
+    struct model_source source;
+    char *folder;
+    attn_status status = files_source(&m->files, PART_VAE, &source, &folder, err);
+    if (!status) {
+        status = vae_open_source(m->compute, &source, op, &m->vae, err);
+    }
     free(folder);
     return status;
 }
@@ -161,54 +147,47 @@ static attn_status fit_check(const struct sag_components *m, attn_error *err)
 {
     int64_t channels = unet_in_channels(m->unet);
     if (vae_latent_channels(m->vae) != channels) {
-        return attn_fail(err, ATTN_INVALID,
-                         "%s: the VAE has %lld latent channels, the UNet takes %lld", m->model,
-                         (long long)vae_latent_channels(m->vae), (long long)channels);
+        return attn_fail(
+            err, ATTN_INVALID, "%s: the VAE has %lld latent channels, the UNet takes %lld",
+            m->files.model, (long long)vae_latent_channels(m->vae), (long long)channels);
     }
     if (m->text && text_encoder_width(m->text) != unet_cross_dim(m->unet)) {
         return attn_fail(err, ATTN_INVALID,
                          "%s: the text encoder's width is %lld, the UNet's cross-attention takes"
                          " %lld",
-                         m->model, (long long)text_encoder_width(m->text),
+                         m->files.model, (long long)text_encoder_width(m->text),
                          (long long)unet_cross_dim(m->unet));
     }
     return ATTN_OK;
 }
 
-static attn_status components_load(struct sag_components *m, attn_registry *registry,
-                                   const attn_sag_open_options *o, attn_error *err)
+attn_status components_load(struct sag_components *m, attn_registry *registry,
+                            const attn_sag_open_options *o, attn_error *err)
 {
+    const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
     attn_status status = compute_make(m, registry, o, err);
-    if (!status) {
+    if (!status && whole) {
         status = vae_load(m, o->op, err);
     }
     if (!status) {
         status = text_load(m, o->op, err);
     }
-    if (!status) {
+    if (!status && whole) {
         status = unet_load(m, o, err);
     }
-    return status ? status : fit_check(m, err);
+    return status || !whole ? status : fit_check(m, err);
 }
 
-attn_status components_check(const attn_sag_open_options *o, attn_error *err)
-{
-    return folder_check(o->model, err);
-}
-
-attn_status components_open(attn_registry *registry, const attn_sag_open_options *o,
-                            struct sag_components **out, attn_error *err)
+attn_status components_open(const attn_sag_open_options *o, struct sag_components **out,
+                            attn_error *err)
 {
     struct sag_components *m = calloc(1, sizeof *m);
     if (!m || pthread_mutex_init(&m->text_lock, NULL) != 0) {
         free(m);
-        return attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", o->model);
+        return attn_fail(err, ATTN_NOMEM, "no memory for a model");
     }
     atomic_init(&m->users, 1);
-    m->model = strdup(o->model);
-    attn_status status = m->model
-                             ? components_load(m, registry, o, err)
-                             : attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", o->model);
+    attn_status status = files_open(&m->files, o, err);
     if (status) {
         components_leave(m);
         return status;
@@ -236,6 +215,6 @@ void components_leave(struct sag_components *m)
         m->compute->api->destroy(m->compute);
     }
     pthread_mutex_destroy(&m->text_lock);
-    free(m->model);
+    files_close(&m->files); /* weights are used where they lie in the files */
     free(m);
 }

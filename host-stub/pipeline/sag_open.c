@@ -4,29 +4,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "<model>/scheduler/scheduler_config.json": quick to read and the likeliest to be refused, so that
- * it comes before the weights. */
-static attn_status scheduler_load(attn_sag *sag, const char *model, const char *name,
-                                  attn_error *err)
-{
-    char *settings = NULL;
-    if (asprintf(&settings, "%s/scheduler/scheduler_config.json", model) < 0) {
-        return attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", model);
-    }
-    attn_status status = scheduler_open(settings, name, &sag->scheduler, err);
-    free(settings);
-    return status;
-}
-
 /* What components bring cannot be asked for besides. */
 static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err)
 {
     const struct {
         const char *name;
         int given;
-    } options[] = {{"model", o->model != NULL}, {"device", o->device != NULL},
-                   {"dtype", o->dtype != NULL}, {"n_threads", o->n_threads != 0},
-                   {"op", o->op != NULL},       {"processors", o->n_processors != 0}};
+    } options[] = {{"model", o->model != NULL},
+                   {"device", o->device != NULL},
+                   {"dtype", o->dtype != NULL},
+                   {"n_threads", o->n_threads != 0},
+                   {"op", o->op != NULL},
+                   {"processors", o->n_processors != 0},
+                   {"variant", o->variant != NULL},
+                   {"ATTN_SAG_EMA", (o->flags & ATTN_SAG_EMA) != 0},
+                   {"ATTN_SAG_PROMPTS_ONLY", (o->flags & ATTN_SAG_PROMPTS_ONLY) != 0}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         if (options[i].given) {
             return attn_fail(err, ATTN_INVALID,
@@ -40,26 +32,25 @@ static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err
 static attn_status sag_load(attn_sag *sag, attn_registry *registry, const attn_sag_open_options *o,
                             attn_error *err)
 {
-    struct sag_components *m = NULL;
     attn_status status;
     if (o->components) {
         status = sharing_check(o, err);
-        m = status ? NULL : components_join(o->components->components);
+        sag->components = status ? NULL : components_join(o->components->components);
     } else {
-        status = components_check(o, err);
+        status = components_open(o, &sag->components, err);
     }
-    sag->components = m;
-    if (!status) {
-        status = scheduler_load(sag, m ? m->model : o->model, o->scheduler, err);
+    struct sag_components *m = sag->components;
+    /* The scheduler before the weights: quick to read and the likeliest to be refused. */
+    if (!status && !(o->flags & ATTN_SAG_PROMPTS_ONLY)) {
+        status = files_scheduler(&m->files, o->scheduler, o->prediction_type, &sag->scheduler, err);
     }
-    if (!status && !m) {
-        status = components_open(registry, o, &m, err);
-        sag->components = m;
+    if (!status && !o->components) {
+        status = components_load(m, registry, o, err);
     }
     if (status) {
         return status;
     }
-    sag->model = m->model;
+    sag->model = m->files.model;
     sag->compute = m->compute;
     sag->tokenizer = m->tokenizer;
     sag->text = m->text;
@@ -116,10 +107,13 @@ void attn_sag_cancel(attn_sag *sag)
 attn_status attn_sag_layer(attn_sag *sag, uint32_t index, const char **layer,
                            const char **processor, const char **op)
 {
+    if (!sag->unet) {
+        return ATTN_NOT_FOUND;
+    }
     return unet_layer(sag->unet, index, layer, processor, op);
 }
 
 const char *attn_sag_scheduler(const attn_sag *sag)
 {
-    return scheduler_name(sag->scheduler);
+    return sag->scheduler ? scheduler_name(sag->scheduler) : "";
 }

@@ -6,6 +6,7 @@
 #include "attn_sag.h"
 #include "compute.h"
 #include "random.h"
+#include "sag_files.h"
 #include "scheduler.h"
 #include "tensor.h"
 #include "text_encoder.h"
@@ -21,12 +22,12 @@
  * closes it. */
 struct sag_components {
     atomic_uint users;
-    char *model; /* the folder */
+    struct sag_files files;
     struct compute *compute;
-    tokenizer *tokenizer;      /* NULL where the folder has none: embeddings only */
+    tokenizer *tokenizer;      /* NULL where the model has none: embeddings only */
     struct text_encoder *text; /* likewise */
     pthread_mutex_t text_lock; /* the encoder has one arena: one prompt at a time */
-    struct unet *unet;
+    struct unet *unet;         /* NULL in a pipeline for prompts alone; so is vae */
     struct vae *vae;
 };
 
@@ -92,11 +93,13 @@ struct sag_job {
     double seconds_encode, seconds_steps, seconds_decode;
 };
 
-/* sag_components.c: what can be said of the options at once; then the parts, for components_leave.
+/* sag_components.c: a model's files, found and looked at, for components_leave; then their
+ * contents.
  */
-attn_status components_check(const attn_sag_open_options *o, attn_error *err);
-attn_status components_open(attn_registry *registry, const attn_sag_open_options *o,
-                            struct sag_components **out, attn_error *err);
+attn_status components_open(const attn_sag_open_options *o, struct sag_components **out,
+                            attn_error *err);
+attn_status components_load(struct sag_components *m, attn_registry *registry,
+                            const attn_sag_open_options *o, attn_error *err);
 struct sag_components *components_join(struct sag_components *m);
 void components_leave(struct sag_components *m); /* NULL does nothing */
 

@@ -6,6 +6,13 @@
 
 attn_status prompts_possible(const attn_sag *sag, attn_error *err)
 {
+    if (!sag->tokenizer && sag->text && sag->components->files.checkpoint) {
+        return attn_fail(err, ATTN_NOT_FOUND,
+                         "%s: its text encoder has %lld tokens, CLIP's vocabulary %d, so prompts"
+                         " cannot be encoded; prompt_embeds can be given instead",
+                         sag->model, (long long)text_encoder_vocabulary(sag->text),
+                         TOKENIZER_CLIP_TOKENS);
+    }
     if (!sag->tokenizer || !sag->text) {
         return attn_fail(err, ATTN_NOT_FOUND,
                          "%s/%s: no such folder, so prompts cannot be encoded; prompt_embeds can be"

@@ -146,6 +146,10 @@ attn_status attn_sag_run(attn_sag *sag, const attn_sag_run_options *options,
                          sizeof *result);
     }
     *result = (attn_sag_result){.size = result->size, .warning = ""};
+    if (!sag->unet) {
+        return attn_fail(err, ATTN_INVALID, "%s: opened for prompts only, so it draws nothing",
+                         sag->model);
+    }
     atomic_store(&sag->cancelled, 0);
     attn_status status = job_begin(&job, sag, options, err);
     double began = seconds_now();

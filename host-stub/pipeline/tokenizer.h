@@ -14,9 +14,10 @@ typedef struct tokenizer tokenizer;
  * are there special_tokens_map.json and added_tokens.json. Errors name the file. Any thread. */
 attn_status tokenizer_open(const char *folder, tokenizer **out, attn_error *err);
 
-/* CLIP's own, which the library carries (clip/README.md), for models whose files have none: 49408
- * tokens, 77 a prompt.  openclip: padded with token 0, "!", as Stable Diffusion 2.x is; else with
- * the end token.  Any thread. */
+/* CLIP's own, which the library carries (clip/README.md), for models whose files have none: 77
+ * tokens a prompt.  openclip: padded with token 0, "!", as Stable Diffusion 2.x is; else with the
+ * end token.  Any thread. */
+enum { TOKENIZER_CLIP_TOKENS = 49408 };
 attn_status tokenizer_open_clip(int32_t openclip, tokenizer **out, attn_error *err);
 
 /* NULL is fine. */

@@ -187,7 +187,7 @@ static void test_folders(void **state)
     open_refused(&o, ATTN_NOT_FOUND, "/tmp/attnplug-no-such-folder/model",
                  "expected a model's folder");
     o.model = "/dev/null";
-    open_refused(&o, ATTN_INVALID, "/dev/null", "not a folder");
+    open_refused(&o, ATTN_INVALID, "/dev/null", "not a regular file");
     o.model = NULL;
     open_refused(&o, ATTN_INVALID, "model", "none given");
     o = open_options(demo_folder);

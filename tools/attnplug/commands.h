@@ -10,6 +10,7 @@
     X(why,    "which op a call takes, and why not the others")                \
     X(attend, "run one op on stored tensors")                                 \
     X(layer,  "run one attention processor on a stored layer")                \
+    X(encode, "turn prompts into stored embeddings")                          \
     X(sag,    "draw a picture from a prompt")                                 \
     X(check,  "is a plugin fit to ship?")
 /* clang-format on */

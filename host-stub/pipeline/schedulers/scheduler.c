@@ -164,26 +164,33 @@ static attn_status scheduler_make(scheduler *s, json_t *config, const char *name
     return status ? status : s->class->configure(s, config, err);
 }
 
-attn_status scheduler_open(const char *path, const char *class_name, scheduler **out,
-                           attn_error *err)
+attn_status scheduler_open_config(json_t *config, const char *where, const char *class_name,
+                                  scheduler **out, attn_error *err)
 {
     ATTN_ERROR_ON(inner, 1024);
-    json_t *config = NULL;
     *out = NULL;
-    attn_status status = options_read(path, &config, err);
-    if (status) {
-        return status;
-    }
     scheduler *s = calloc(1, sizeof *s);
-    status = s ? scheduler_make(s, config, class_name, &inner)
-               : attn_fail(&inner, ATTN_NOMEM, "no memory for a scheduler");
-    json_decref(config);
+    attn_status status = s ? scheduler_make(s, config, class_name, &inner)
+                           : attn_fail(&inner, ATTN_NOMEM, "no memory for a scheduler");
     if (status) {
         scheduler_close(s);
-        return attn_fail(err, status, "%s: %s", path, inner.text);
+        return attn_fail(err, status, "%s: %s", where, inner.text);
     }
     *out = s;
     return ATTN_OK;
+}
+
+attn_status scheduler_open(const char *path, const char *class_name, scheduler **out,
+                           attn_error *err)
+{
+    json_t *config = NULL;
+    *out = NULL;
+    attn_status status = options_read(path, &config, err);
+    if (!status) {
+        status = scheduler_open_config(config, path, class_name, out, err);
+    }
+    json_decref(config);
+    return status;
 }
 
 void scheduler_close(scheduler *s)

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "error.h"
+#include "json_file.h"
 
 typedef struct scheduler scheduler;
 
@@ -32,6 +32,10 @@ typedef struct {
  * are, or a value that is none of an option's; ATTN_INVALID a file or value that cannot be. */
 attn_status scheduler_open(const char *path, const char *class_name, scheduler **out,
                            attn_error *err);
+
+/* The same of what such a file says; errors begin with `where`. */
+attn_status scheduler_open_config(json_t *config, const char *where, const char *class_name,
+                                  scheduler **out, attn_error *err);
 
 /* NULL is fine. */
 void scheduler_close(scheduler *s);

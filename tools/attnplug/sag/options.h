@@ -48,7 +48,8 @@ struct sampling_options {
 };
 
 struct model_options {
-    const char *folder, *device, *dtype;
+    const char *folder, *device, *dtype, *variant, *prediction_type;
+    bool ema;
     char *built_in; /* the built-in model's folder, where no other was named */
     int64_t threads;
 };
