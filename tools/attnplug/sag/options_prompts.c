@@ -69,7 +69,7 @@ static attn_status load(struct sag_arguments *a, attn_error *err)
 static void run(struct sag_arguments *a, attn_sag_run_options *o)
 {
     const struct prompts_options *p = &a->prompts;
-    o->prompts = p->texts.items;
+    o->prompts = p->texts.n ? p->texts.items : NULL;
     o->n_prompts = p->texts.n;
     o->n_negative = p->negatives.n;
     o->negative_prompts = p->negatives.items;
