@@ -1,10 +1,13 @@
-"""Autoencoders: latents to a picture, before it is clamped to -1..1.
+"""Autoencoders: latents to a picture, before it is clamped to -1..1, and back.
 
 The latents are what the decoder takes: already divided by scaling_factor.
+vae_encode.safetensors has pictures with their moments and a seeded sample.
 """
 
 import common
 import models
+
+import torch
 
 SIZES = {
     "sag-fast": (2, 8, 8),
@@ -28,9 +31,34 @@ def write(name):
     )
 
 
+# Odd sides too: the last row or column then meets the padding.
+PICTURES = {
+    "tiny-sd1": (2, 24, 20),
+    "tiny-sd2": (1, 21, 27),
+    "tiny-odd": (1, 14, 17),
+    "emoji-128": (1, 32, 24),
+}
+SEED = 5
+
+
+def encode():
+    tensors = {}
+    for name, (batch, height, width) in PICTURES.items():
+        vae = models.load(name, "vae")
+        picture = common.normal(common.generator(19), batch, 3, height, width, outliers=False)
+        picture = (0.5 * picture).clamp(-1, 1)
+        latents = vae.encode(picture).latent_dist
+        tensors[f"{name}.picture"] = picture
+        tensors[f"{name}.moments"] = latents.parameters
+        tensors[f"{name}.mode"] = latents.mode()
+        tensors[f"{name}.sample"] = latents.sample(torch.Generator().manual_seed(SEED))
+    common.save("vae_encode.safetensors", tensors, seed=SEED)
+
+
 def main():
     for name in SIZES:
         write(name)
+    encode()
 
 
 if __name__ == "__main__":
