@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ATTN_ERROR_ON(err, 256);
     struct unet_config config;
     int fd = folder_put("config.json", data ? data : (const uint8_t *)"", size);
-    if (unet_config_read(folder_of_bytes(), &config, &err) == ATTN_OK)
+    const struct model_source source = {.folder = folder_of_bytes()};
+    if (unet_config_read(&source, &config, &err) == ATTN_OK)
         expect_sane(&config);
     else if (!err_text[0])
         abort(); /* an error without a text */
