@@ -6,13 +6,16 @@
 
 #include <string.h>
 
+/* FUZZ_MUTATIONS: how many of each file; 400 unless set. */
 static void mutate(const uint8_t *data, size_t size)
 {
+    const char *text = getenv("FUZZ_MUTATIONS");
+    const int mutations = text ? atoi(text) : 400;
     uint64_t state = 88172645463325252u;
     uint8_t *copy = malloc(size + 1);
     if (!copy)
         abort();
-    for (int n = 0; n < 400 && size; n++) {
+    for (int n = 0; n < mutations && size; n++) {
         size_t length = size;
         memcpy(copy, data, size);
         for (int f = 0; f < 1 + n % 4; f++) {
