@@ -1,6 +1,6 @@
 /* params.h: reading a plugin's parameters.  Bind is strict: a name that the plugin does not know, a
- * value of the wrong kind or a name given twice is an error, which names the nearest that there is, or
- * all where none is near.
+ * value of the wrong kind or a name given twice is an error, which names the nearest that there is,
+ * or all where none is near.
  */
 #ifndef ATTN_COMMON_PARAMS_H
 #define ATTN_COMMON_PARAMS_H
