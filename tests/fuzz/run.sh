@@ -20,7 +20,7 @@ parser() {
     safetensors) echo host-stub/model/safetensors.c ;;
     layer) echo host-stub/model/layer_file.c host-stub/model/attention_config.c ;;
     config) echo host-stub/model/config.c host-stub/model/unet_config.c ;;
-    scheduler) echo host-stub/pipeline/{scheduler,schedule,ddim}.c ;;
+    scheduler) echo host-stub/pipeline/schedulers/*.c ;;
     tokenizer) echo host-stub/pipeline/{tokenizer,clip_text,clip_lower,bpe}.c ;;
     settings) echo host-stub/pipeline/tokenizer_config.c ;;
     vocabulary) echo host-stub/pipeline/{bpe_load,string_table}.c ;;
