@@ -19,6 +19,17 @@ static void decode(const bpe *b)
     (void)bpe_vocab_size(b);
 }
 
+/* The merges alone, as CLIP's own vocabulary is numbered from them. */
+static void open_clip(const uint8_t *merges, size_t bytes)
+{
+    ATTN_ERROR_ON(err, 256);
+    bpe *b = NULL;
+    if (bpe_open_clip(bytes ? (const char *)merges : "", bytes, &b, &err) != ATTN_OK &&
+        !err_text[0])
+        abort();
+    bpe_close(b);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     ATTN_ERROR_ON(err, 256);
@@ -39,6 +50,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     }
     bpe_close(b);
+    open_clip(nul ? nul + 1 : data, second);
     bytes_file_close(&vocab);
     bytes_file_close(&merges);
     return 0;
