@@ -6,11 +6,19 @@
 #include <math.h>
 #include <string.h>
 
-static attn_status cancel_check(const struct sag_job *job, size_t step)
+/* Whole steps in the first `calls` calls of the model: some schedulers take two for each step but
+ * the last. */
+static size_t steps_done(const struct sag_job *job, size_t calls)
+{
+    size_t order = scheduler_order(job->sag->scheduler);
+    return calls == job->steps ? (calls + order - 1) / order : calls / order;
+}
+
+static attn_status cancel_check(const struct sag_job *job, size_t calls)
 {
     if (atomic_load(&job->sag->cancelled)) {
-        return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps", step,
-                         job->steps);
+        return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps",
+                         steps_done(job, calls), steps_done(job, job->steps));
     }
     return ATTN_OK;
 }
@@ -111,24 +119,28 @@ static attn_status latents_check(const struct sag_job *job, size_t step)
             return attn_fail(job->err, ATTN_INTERNAL,
                              "step %zu of %zu: the latents are no longer finite numbers; the"
                              " scales may be too large for this model",
-                             step + 1, job->steps);
+                             steps_done(job, step) + 1, steps_done(job, job->steps));
         }
     }
     return ATTN_OK;
 }
 
-static attn_status progress_tell(const struct sag_job *job, size_t step)
+/* Told where a step is complete; the calls before that are between two. */
+static attn_status progress_tell(const struct sag_job *job, size_t call)
 {
     uint32_t every = job->o.callback_steps ? job->o.callback_steps : 1;
+    size_t step = call / scheduler_order(job->sag->scheduler);
+    size_t steps = steps_done(job, job->steps);
     const int64_t shape[4] = {job->images, job->channels, job->h, job->w};
     attn_tensor latents = host_f32(job->start, 4, shape);
     if (job->o.callback && step % every == 0 &&
-        job->o.callback(job->o.callback_ctx, (uint32_t)step, (uint32_t)job->steps,
-                        job->timesteps[step], &latents)) {
+        scheduler_completes_step(job->sag->scheduler, call) &&
+        job->o.callback(job->o.callback_ctx, (uint32_t)step, (uint32_t)steps, job->timesteps[call],
+                        &latents)) {
         return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps", step + 1,
-                         job->steps);
+                         steps);
     }
-    return cancel_check(job, step + 1);
+    return cancel_check(job, call + 1);
 }
 
 attn_status job_denoise(struct sag_job *job)

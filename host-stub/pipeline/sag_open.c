@@ -29,6 +29,16 @@ static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err
     return ATTN_OK;
 }
 
+/* A misspelt option would change nothing silently. */
+static void scheduler_warn(const attn_sag *sag)
+{
+    char text[1024];
+    if (sag->log && sag->scheduler && *scheduler_warning(sag->scheduler)) {
+        snprintf(text, sizeof text, "scheduler_config.json: %s", scheduler_warning(sag->scheduler));
+        sag->log(sag->log_ctx, 1, text);
+    }
+}
+
 static attn_status sag_load(attn_sag *sag, attn_registry *registry, const attn_sag_open_options *o,
                             attn_error *err)
 {
@@ -50,6 +60,7 @@ static attn_status sag_load(attn_sag *sag, attn_registry *registry, const attn_s
     if (status) {
         return status;
     }
+    scheduler_warn(sag);
     sag->model = m->files.model;
     sag->compute = m->compute;
     sag->tokenizer = m->tokenizer;

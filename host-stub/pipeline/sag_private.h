@@ -68,7 +68,7 @@ struct sag_job {
     enum output_type wanted;
     float guidance_scale, sag_scale, eta;
     const float *timesteps;
-    size_t steps;
+    size_t steps;     /* calls of the model, of which some schedulers take two a step */
     size_t each, all; /* floats in one image's latents, in all images' */
 
     float *embeds;           /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */

@@ -12,13 +12,15 @@
  *   attn_ggml_forget(a);                            // with the graph's context
  *   attn_ggml_close(a);
  *
- * Shapes are ggml_flash_attn_ext's, fastest first: q [D, Nq, H, B], k [D, Nk, Hk, B], v [Dv, Nk, Hk, B],
- * mask [Nk, Nq, 1 or H, 1 or B] added to the scaled scores; the result is fp32 [Dv, H, Nq, B].  Any strides
- * will do, so a permuted view of a projection needs no ggml_cont and no padding of D or Nk; all three are
- * fp32, or f16 or bf16 where the plugin says so.  A mask in f16 is converted by a node of its own.
+ * Shapes are ggml_flash_attn_ext's, fastest first: q [D, Nq, H, B], k [D, Nk, Hk, B], v [Dv, Nk,
+ * Hk, B], mask [Nk, Nq, 1 or H, 1 or B] added to the scaled scores; the result is fp32 [Dv, H, Nq,
+ * B].  Any strides will do, so a permuted view of a projection needs no ggml_cont and no padding of
+ * D or Nk; all three are fp32, or f16 or bf16 where the plugin says so.  A mask in f16 is converted
+ * by a node of its own.
  *
- * Threads.  The node asks for all of the graph's threads: the first runs the plugin, the others serve
- * its parallel_for.  No thread is made.  One graph at a time for one attn_ggml: it has one scratch.
+ * Threads.  The node asks for all of the graph's threads: the first runs the plugin, the others
+ * serve its parallel_for.  No thread is made.  One graph at a time for one attn_ggml: it has one
+ * scratch.
  *
  * Nothing is allocated while a graph runs: plans and scratch are made when the node is built. */
 #ifndef ATTN_GGML_H
@@ -36,8 +38,8 @@
 
 typedef struct attn_ggml_node attn_ggml_node;
 
-/* One graph's threads as a pool.  All of them enter the node; ggml has a barrier after it, so none is in
- * two nodes at once.  Plain integers with __atomic functions: the file is C and C++. */
+/* One graph's threads as a pool.  All of them enter the node; ggml has a barrier after it, so none
+ * is in two nodes at once.  Plain integers with __atomic functions: the file is C and C++. */
 typedef struct {
     void (*body)(void *arg, int64_t begin, int64_t end, uint32_t thread);
     void *arg;
@@ -94,7 +96,8 @@ static inline void attn_ggml_take(attn_ggml_pool *p, uint32_t thread)
 
 /* attn_host.parallel_for.  A call from within a body finds a job open and runs where it is. */
 static inline void attn_ggml_parallel_for(void *ctx, int64_t n, int64_t grain,
-                                          void (*body)(void *, int64_t, int64_t, uint32_t), void *arg)
+                                          void (*body)(void *, int64_t, int64_t, uint32_t),
+                                          void *arg)
 {
     attn_ggml *a = (attn_ggml *)ctx;
     attn_ggml_pool *p = &a->pool;
@@ -111,7 +114,8 @@ static inline void attn_ggml_parallel_for(void *ctx, int64_t n, int64_t grain,
     p->step = (grains + parts - 1) / parts * grain;
     __atomic_store_n(&p->ticket, ticket + 1, __ATOMIC_SEQ_CST);
     attn_ggml_take(p, 0);
-    /* Closed first, then counted: a helper counts itself first and then looks whether it is open still. */
+    /* Closed first, then counted: a helper counts itself first and then looks whether it is open
+     * still. */
     __atomic_store_n(&p->ticket, ticket + 2, __ATOMIC_SEQ_CST);
     for (int turns = 0; __atomic_load_n(&p->inside, __ATOMIC_SEQ_CST);) {
         attn_ggml_wait(&turns);
@@ -159,7 +163,8 @@ static inline const attn_op_api *attn_ggml_file(const char *path, char *why, siz
         snprintf(why, bytes, "%s", dlerror());
     } else if (!api) {
         snprintf(why, bytes, "%s: no attn_op_v1, expected an attention op", path);
-    } else if (api->head.magic != ATTN_MAGIC || api->head.abi != ATTN_ABI || api->head.size < sizeof *api) {
+    } else if (api->head.magic != ATTN_MAGIC || api->head.abi != ATTN_ABI ||
+               api->head.size < sizeof *api) {
         snprintf(why, bytes, "%s: abi 0x%x, expected 0x%x", path, api->head.abi, ATTN_ABI);
     } else if (!(api->head.devices >> ATTN_DEVICE_CPU & 1)) {
         snprintf(why, bytes, "%s: %s is not for the CPU", path, api->head.id);
@@ -169,8 +174,8 @@ static inline const attn_op_api *attn_ggml_file(const char *path, char *why, siz
     return NULL;
 }
 
-/* path: with a slash, so that the system's search path has no say.  n_threads: of the graphs to come.
- * NULL and a line in why[bytes] on failure. */
+/* path: with a slash, so that the system's search path has no say.  n_threads: of the graphs to
+ * come. NULL and a line in why[bytes] on failure. */
 static inline attn_ggml *attn_ggml_open(const char *path, int n_threads, char *why, size_t bytes)
 {
     const attn_op_api *api = attn_ggml_file(path, why, bytes);
@@ -236,9 +241,10 @@ static inline bool attn_ggml_dtype(enum ggml_type type, attn_tensor *t)
     return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
 }
 
-/* ggml counts dimensions from the fastest and strides in bytes.  A dimension of 1 in `x` stretches. */
-static inline bool attn_ggml_view(const struct ggml_tensor *x, int64_t b, int64_t h, int64_t rows, int64_t columns,
-                                  attn_tensor *t)
+/* ggml counts dimensions from the fastest and strides in bytes.  A dimension of 1 in `x` stretches.
+ */
+static inline bool attn_ggml_view(const struct ggml_tensor *x, int64_t b, int64_t h, int64_t rows,
+                                  int64_t columns, attn_tensor *t)
 {
     const int64_t want[4] = {b, h, rows, columns};
     memset(t, 0, sizeof *t);
@@ -248,8 +254,10 @@ static inline bool attn_ggml_view(const struct ggml_tensor *x, int64_t b, int64_
     for (int i = 0; i < 4 && fits; i++) {
         size_t stride = x->nb[3 - i];
         t->shape[i] = want[i];
-        t->stride[i] = x->ne[3 - i] == 1 && want[i] != 1 ? 0 : (int64_t)(stride / ggml_type_size(x->type));
-        fits = (x->ne[3 - i] == want[i] || x->ne[3 - i] == 1) && stride % ggml_type_size(x->type) == 0;
+        t->stride[i] =
+            x->ne[3 - i] == 1 && want[i] != 1 ? 0 : (int64_t)(stride / ggml_type_size(x->type));
+        fits =
+            (x->ne[3 - i] == want[i] || x->ne[3 - i] == 1) && stride % ggml_type_size(x->type) == 0;
     }
     return fits;
 }
@@ -300,8 +308,9 @@ static inline bool attn_ggml_reserve(attn_ggml *a, uint64_t bytes)
     return true;
 }
 
-static inline bool attn_ggml_shapes(attn_op_call *call, const struct ggml_tensor *q, const struct ggml_tensor *k,
-                                    const struct ggml_tensor *v, const struct ggml_tensor *mask, float scale)
+static inline bool attn_ggml_shapes(attn_op_call *call, const struct ggml_tensor *q,
+                                    const struct ggml_tensor *k, const struct ggml_tensor *v,
+                                    const struct ggml_tensor *mask, float scale)
 {
     int64_t b = q->ne[3], h = q->ne[2], nq = q->ne[1];
     memset(call, 0, sizeof *call);
@@ -311,7 +320,8 @@ static inline bool attn_ggml_shapes(attn_op_call *call, const struct ggml_tensor
                 attn_ggml_view(k, b, k->ne[2], k->ne[1], q->ne[0], &call->k) &&
                 attn_ggml_view(v, b, k->ne[2], k->ne[1], v->ne[0], &call->v) &&
                 (!mask || attn_ggml_view(mask, b, h, nq, k->ne[1], &call->bias));
-    call->out = call->q; /* for all but the shape and strides: fp32 [Dv, H, Nq, B] in ggml's order */
+    call->out =
+        call->q; /* for all but the shape and strides: fp32 [Dv, H, Nq, B] in ggml's order */
     call->out.bits = 32;
     call->out.code = ATTN_CODE_FLOAT;
     call->out.shape[3] = v->ne[0];
@@ -322,15 +332,17 @@ static inline bool attn_ggml_shapes(attn_op_call *call, const struct ggml_tensor
     return fits;
 }
 
-/* The node, or NULL where the op does not take the call (nothing is left behind).  k and v of another type
- * than q, and a mask that is not fp32, are converted by nodes of their own. */
-static inline struct ggml_tensor *attn_ggml_attend(struct ggml_context *ctx, attn_ggml *a, struct ggml_tensor *q,
-                                                   struct ggml_tensor *k, struct ggml_tensor *v,
-                                                   struct ggml_tensor *mask, float scale)
+/* The node, or NULL where the op does not take the call (nothing is left behind).  k and v of
+ * another type than q, and a mask that is not fp32, are converted by nodes of their own. */
+static inline struct ggml_tensor *attn_ggml_attend(struct ggml_context *ctx, attn_ggml *a,
+                                                   struct ggml_tensor *q, struct ggml_tensor *k,
+                                                   struct ggml_tensor *v, struct ggml_tensor *mask,
+                                                   float scale)
 {
-    struct ggml_tensor *args[4] = {q, k->type == q->type ? k : ggml_cast(ctx, k, q->type),
-                                   v->type == q->type ? v : ggml_cast(ctx, v, q->type),
-                                   !mask || mask->type == GGML_TYPE_F32 ? mask : ggml_cast(ctx, mask, GGML_TYPE_F32)};
+    struct ggml_tensor *args[4] = {
+        q, k->type == q->type ? k : ggml_cast(ctx, k, q->type),
+        v->type == q->type ? v : ggml_cast(ctx, v, q->type),
+        !mask || mask->type == GGML_TYPE_F32 ? mask : ggml_cast(ctx, mask, GGML_TYPE_F32)};
     attn_ggml_node *node = (attn_ggml_node *)calloc(1, sizeof *node);
     uint64_t scratch = 0;
     if (!node) {
@@ -349,8 +361,8 @@ static inline struct ggml_tensor *attn_ggml_attend(struct ggml_context *ctx, att
     node->a = a;
     node->next = a->nodes;
     a->nodes = node;
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[0], q->ne[2], q->ne[1], q->ne[3], args, mask ? 4 : 3,
-                          attn_ggml_run, GGML_N_TASKS_MAX, node);
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, v->ne[0], q->ne[2], q->ne[1], q->ne[3], args,
+                          mask ? 4 : 3, attn_ggml_run, GGML_N_TASKS_MAX, node);
 }
 
 #endif

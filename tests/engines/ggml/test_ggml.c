@@ -1,5 +1,5 @@
-/* test_ggml.c FILE.so [--bench]: an attention plugin in graphs of a real ggml, against attention in double
- * precision; and timed beside ggml's own ggml_flash_attn_ext.  Built by run.sh. */
+/* test_ggml.c FILE.so [--bench]: an attention plugin in graphs of a real ggml, against attention in
+ * double precision; and timed beside ggml's own ggml_flash_attn_ext.  Built by run.sh. */
 #include "attn_ggml.h"
 #include "ggml-cpu.h"
 
@@ -34,7 +34,8 @@ static float normal(void)
 }
 
 /* [d, n, h, b] in ggml's order, or the same as a view of [d, h, n, b]. */
-static struct ggml_tensor *tensor(struct ggml_context *ctx, const shape *s, int64_t n, int64_t h, bool half)
+static struct ggml_tensor *tensor(struct ggml_context *ctx, const shape *s, int64_t n, int64_t h,
+                                  bool half)
 {
     struct ggml_tensor *t = s->permuted ? ggml_new_tensor_4d(ctx, GGML_TYPE_F32, s->d, h, n, s->b)
                                         : ggml_new_tensor_4d(ctx, GGML_TYPE_F32, s->d, n, h, s->b);
@@ -50,7 +51,8 @@ static double at(const struct ggml_tensor *t, int64_t d, int64_t n, int64_t h, i
     h %= t->ne[2], b %= t->ne[3];
     const char *p = (const char *)t->data + d * (int64_t)t->nb[0] + n * (int64_t)t->nb[1] +
                     h * (int64_t)t->nb[2] + b * (int64_t)t->nb[3];
-    return t->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(*(const ggml_fp16_t *)p) : *(const float *)p;
+    return t->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(*(const ggml_fp16_t *)p)
+                                    : *(const float *)p;
 }
 
 /* Relative L2 error of out [d, h, nq, b]; NaN counts as wrong. */
@@ -61,7 +63,8 @@ static double error_of(const shape *s, const struct ggml_tensor *q, const struct
     double wrong = 0, all = 0;
     double *p = malloc((size_t)s->nk * sizeof *p);
     for (int64_t row = 0; row < s->b * s->h * s->nq; row++) {
-        int64_t i = row % s->nq, h = row / s->nq % s->h, b = row / s->nq / s->h, hk = h / (s->h / s->hk);
+        int64_t i = row % s->nq, h = row / s->nq % s->h, b = row / s->nq / s->h,
+                hk = h / (s->h / s->hk);
         double top = -INFINITY, sum = 0;
         for (int64_t j = 0; j < s->nk; j++) {
             p[j] = mask ? at(mask, j, i, h, b) : 0;
@@ -97,7 +100,8 @@ static int check(attn_ggml *a, const shape *s, int threads)
 {
     struct ggml_context *ctx = context((size_t)256 << 20);
     double scale = 1 / sqrt((double)s->d), worst = 0;
-    struct ggml_tensor *q = tensor(ctx, s, s->nq, s->h, false), *k = tensor(ctx, s, s->nk, s->hk, s->half_kv),
+    struct ggml_tensor *q = tensor(ctx, s, s->nq, s->h, false),
+                       *k = tensor(ctx, s, s->nk, s->hk, s->half_kv),
                        *v = tensor(ctx, s, s->nk, s->hk, s->half_kv), *mask = NULL;
     struct ggml_tensor *k_in = k, *v_in = v;
     if (s->half_kv) {
@@ -123,8 +127,10 @@ static int check(attn_ggml *a, const shape *s, int threads)
     bool computed = true;
     for (int turn = 0; turn < 20 && computed; turn++) {
         memset(out[2]->data, 0xff, ggml_nbytes(out[2]));
-        computed = ggml_graph_compute_with_ctx(ctx, graph, threads) == GGML_STATUS_SUCCESS && !attn_ggml_failed(a);
-        worst = turn % 10 == 0 && computed ? fmax(worst, error_of(s, q, k, v, mask, scale, out[2])) : worst;
+        computed = ggml_graph_compute_with_ctx(ctx, graph, threads) == GGML_STATUS_SUCCESS &&
+                   !attn_ggml_failed(a);
+        worst = turn % 10 == 0 && computed ? fmax(worst, error_of(s, q, k, v, mask, scale, out[2]))
+                                           : worst;
         computed = computed && memcmp(out[0]->data, out[2]->data, ggml_nbytes(out[0])) == 0;
     }
     bool right = computed && worst < 2e-6;
@@ -154,9 +160,11 @@ static double time_of(attn_ggml *a, const shape *s, int threads)
     double ms[TURNS];
     struct ggml_context *ctx = context((size_t)512 << 20);
     float scale = 1 / sqrtf((float)s->d);
-    struct ggml_tensor *q = tensor(ctx, s, s->nq, s->h, false), *k = tensor(ctx, s, s->nk, s->hk, false),
+    struct ggml_tensor *q = tensor(ctx, s, s->nq, s->h, false),
+                       *k = tensor(ctx, s, s->nk, s->hk, false),
                        *v = tensor(ctx, s, s->nk, s->hk, false);
-    if (s->half_kv) { /* converted before the clock starts, as a cache of keys and values would be */
+    if (s->half_kv) { /* converted before the clock starts, as a cache of keys and values would be
+                       */
         struct ggml_cgraph *before = ggml_new_graph(ctx);
         k = ggml_cast(ctx, k, GGML_TYPE_F16), v = ggml_cast(ctx, v, GGML_TYPE_F16);
         ggml_build_forward_expand(before, k), ggml_build_forward_expand(before, v);
@@ -191,14 +199,15 @@ static void bench(attn_ggml *a, int threads)
         {"1024 x 1024, D 80", 1, 8, 8, 1024, 1024, 80, false, false, false},
         {"4096 x 77, D 40", 1, 8, 8, 4096, 77, 40, false, false, false},
     };
-    printf("| shape (B1) | ggml, f32 keys | ggml, f16 keys | this | ratio to the faster |\n|---|---|---|---|---|\n");
+    printf("| shape (B1) | ggml, f32 keys | ggml, f16 keys | this | ratio to the faster "
+           "|\n|---|---|---|---|---|\n");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         shape half = rows[i];
         half.half_kv = true;
         double own = time_of(NULL, &rows[i], threads), own16 = time_of(NULL, &half, threads),
                ours = time_of(a, &rows[i], threads);
-        printf("| %s, H%d | %.1f ms | %.1f ms | %.1f ms | %.2f |\n", rows[i].what, (int)rows[i].h, own, own16, ours,
-               fmin(own, own16) / ours);
+        printf("| %s, H%d | %.1f ms | %.1f ms | %.1f ms | %.2f |\n", rows[i].what, (int)rows[i].h,
+               own, own16, ours, fmin(own, own16) / ours);
     }
 }
 
@@ -224,7 +233,8 @@ int main(int argc, char **argv)
         }
         attn_ggml_close(a);
     }
-    failed += attn_ggml_open("/nowhere/at-all.so", 1, why, sizeof why) != NULL || !strstr(why, "at-all.so");
+    failed += attn_ggml_open("/nowhere/at-all.so", 1, why, sizeof why) != NULL ||
+              !strstr(why, "at-all.so");
     printf(failed ? "%d failed\n" : "all right\n", failed);
     return failed != 0;
 }
