@@ -102,3 +102,55 @@ void random_normal(random_generator *generator, float *out, size_t n)
         normal_block(tail);
     }
 }
+
+/* The nearest number that fp16 holds, ties to even. */
+static float half_round(float x)
+{
+    int exponent;
+    if (!(fabsf(x) < INFINITY) || x == 0) {
+        return x;
+    }
+    frexpf(x, &exponent);
+    int grain = (exponent < -13 ? -13 : exponent) - 11;
+    return ldexpf(rintf(ldexpf(x, -grain)), grain);
+}
+
+static float uniform_half(random_generator *generator)
+{
+    return (float)(random_bits(generator) & 0x7ffu) * 0x1p-11f;
+}
+
+/* As normal_block, each step rounded to fp16 as torch's arithmetic of halves rounds it. */
+static void normal_block_half(float *x)
+{
+    for (int i = 0; i < BLOCK / 2; i++) {
+        float logarithm = half_round(logf(half_round(1.0f - x[i])));
+        float radius = half_round(sqrtf(half_round(-2.0f * logarithm)));
+        float angle = half_round((float)(2.0 * pi * (double)x[i + BLOCK / 2]));
+        x[i] = half_round(radius * half_round(cosf(angle)));
+        x[i + BLOCK / 2] = half_round(radius * half_round(sinf(angle)));
+    }
+}
+
+void random_normal_half(random_generator *generator, float *out, size_t n)
+{
+    if (n < BLOCK) {
+        for (size_t i = 0; i < n; i++) {
+            out[i] = half_round(normal_single(generator));
+        }
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        out[i] = uniform_half(generator);
+    }
+    for (size_t i = 0; i + BLOCK <= n; i += BLOCK) {
+        normal_block_half(out + i);
+    }
+    if (n % BLOCK) {
+        float *tail = out + n - BLOCK;
+        for (int i = 0; i < BLOCK; i++) {
+            tail[i] = uniform_half(generator);
+        }
+        normal_block_half(tail);
+    }
+}

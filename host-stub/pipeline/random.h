@@ -27,4 +27,8 @@ uint32_t random_bits(random_generator *generator);
  * its whole count: drawing 32 at once is not drawing 16 twice. One thread at a time. */
 void random_normal(random_generator *generator, float *out, size_t n);
 
+/* torch.randn(n, dtype=torch.float16, generator=generator), each number widened to fp32. They are
+ * other numbers than those in fp32: the uniform ones have 11 bits, and each step is rounded. */
+void random_normal_half(random_generator *generator, float *out, size_t n);
+
 #endif

@@ -119,7 +119,7 @@ attn_status files_scheduler(const struct sag_files *files, const char *class_nam
         return no_memory(files->model, err);
     }
     status = files->checkpoint ? checkpoint_config(files->checkpoint, PART_SCHEDULER, &config, err)
-                               : json_file_read(path, &config, err);
+                               : scheduler_config_read(path, &config, err);
     if (!status && prediction_type &&
         json_object_set_new(config, "prediction_type", json_string(prediction_type))) {
         status = attn_fail(err, ATTN_INVALID, "prediction_type: not a text in UTF-8");

@@ -342,6 +342,24 @@ static void test_repeated(void **state)
     }
 }
 
+/* The folders that diffusers itself writes hold -Infinity, which is not JSON. */
+static void test_infinity(void **state)
+{
+    ATTN_ERROR_ON(err, 1024);
+    char path[4096];
+    attn_sag *sag = NULL;
+    (void)state;
+    snprintf(path, sizeof path, "%s/scheduler/scheduler_config.json", model_folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs("{\"_class_name\": \"DPMSolverMultistepScheduler\", \"lambda_min_clipped\": -Infinity}",
+          file);
+    assert_int_equal(fclose(file), 0);
+    attn_sag_open_options options = {.size = sizeof options, .model = model_folder};
+    assert_int_equal(attn_sag_open(registry, &options, &sag, &err), ATTN_OK);
+    attn_sag_close(sag);
+}
+
 static void test_warning(void **state)
 {
     json_t *config = json_pack("{s:s, s:i}", "_class_name", "DDIMScheduler", "step_offset", 1);
@@ -358,7 +376,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),        cmocka_unit_test(test_scale_zero),
         cmocka_unit_test(test_euler_is_ddim), cmocka_unit_test(test_first_order),
-        cmocka_unit_test(test_repeated),      cmocka_unit_test(test_warning),
+        cmocka_unit_test(test_repeated),      cmocka_unit_test(test_infinity),
+        cmocka_unit_test(test_warning),
     };
     if (argc != 3) {
         return 2;

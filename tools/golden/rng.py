@@ -3,7 +3,10 @@
 From 16 numbers on torch fills blocks of 16, the last one drawn again where
 the count is no multiple; below 16 it draws pairs and keeps the second number
 for the next call. The sequences cross both ways. Where the machine has AVX2
-torch's fill takes its vector path, as it did when these files were written.
+torch's fill takes its vector path; metadata "cpu" says what these files were
+written with. Of the largest draws every STRIDE-th number is stored, and of all
+of them the sum of the magnitudes. Halves are numbers of their own, drawn with
+11 bits.
 """
 
 import common
@@ -14,6 +17,8 @@ import torch
 SEEDS = [0, 1, 42, 2**31 - 1, 2**32 - 1, 2**32 + 5, 2**64 - 1]
 SIZES = [1, 2, 3, 15, 16, 17, 31, 32, 33, 100]
 LARGE = 4 * 16 * 16
+MILLION, STRIDE = 1_000_000, 997
+HALF_SIZES = [1, 15, 16, 17, 33, 100, LARGE]
 SEQUENCES = [
     [1, 1, 1, 1],
     [3, 16, 2, 17, 1],
@@ -42,11 +47,20 @@ def main():
     for seed in SEEDS:
         for n in SIZES + ([LARGE] if seed == 42 else []):
             tensors[f"randn.{seed}.{n}"] = torch.randn(n, generator=torch_generator(seed))
+    for seed in SEEDS[:3]:
+        for n in HALF_SIZES:
+            draw = torch.randn(n, generator=torch_generator(seed), dtype=torch.float16)
+            tensors[f"randn_half.{seed}.{n}"] = draw
+    for name, dtype in (("million", torch.float32), ("million_half", torch.float16)):
+        draw = torch.randn(MILLION, generator=torch_generator(11), dtype=dtype)
+        tensors[name] = draw[::STRIDE].clone()
+        tensors[f"{name}.sum"] = draw.double().abs().sum()[None]
     for i, sizes in enumerate(SEQUENCES):
         g = torch_generator(1000 + i)
         tensors[f"sequence.{1000 + i}"] = torch.cat([torch.randn(n, generator=g) for n in sizes])
     sizes = {str(1000 + i): s for i, s in enumerate(SEQUENCES)}
-    common.save("rng_torch.safetensors", tensors, sequences=sizes)
+    cpu = torch.backends.cpu.get_cpu_capability()
+    common.save("rng_torch.safetensors", tensors, sequences=sizes, cpu=cpu)
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ static char *file_text(const char *path, size_t *size)
     return text;
 }
 
-attn_status options_read(const char *path, json_t **out, attn_error *err)
+attn_status scheduler_config_read(const char *path, json_t **out, attn_error *err)
 {
     ATTN_ERROR_ON(plain, 512);
     size_t size = 0;

@@ -185,7 +185,7 @@ attn_status scheduler_open(const char *path, const char *class_name, scheduler *
 {
     json_t *config = NULL;
     *out = NULL;
-    attn_status status = options_read(path, &config, err);
+    attn_status status = scheduler_config_read(path, &config, err);
     if (!status) {
         status = scheduler_open_config(config, path, class_name, out, err);
     }

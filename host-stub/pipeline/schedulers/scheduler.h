@@ -33,7 +33,11 @@ typedef struct {
 attn_status scheduler_open(const char *path, const char *class_name, scheduler **out,
                            attn_error *err);
 
-/* The same of what such a file says; errors begin with `where`. */
+/* A scheduler_config.json as it is, with the Infinity that Python writes and JSON has not as a very
+ * large number; statuses as json_file_read's. The caller's to json_decref. */
+attn_status scheduler_config_read(const char *path, json_t **out, attn_error *err);
+
+/* The same of what such a file says, which is changed; errors begin with `where`. */
 attn_status scheduler_open_config(json_t *config, const char *where, const char *class_name,
                                   scheduler **out, attn_error *err);
 

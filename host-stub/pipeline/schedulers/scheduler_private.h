@@ -109,8 +109,6 @@ attn_status option_fail(const char *name, const json_t *value, const char *expec
 /* Drops what the file says was not said (`_use_default_values`); *warning names unknown keys, NULL
  * for none; the caller's to free. */
 attn_status options_clean(json_t *config, char **warning, attn_error *err);
-/* A config's JSON, with the Infinity that Python writes for numbers. */
-attn_status options_read(const char *path, json_t **out, attn_error *err);
 
 /* ---- betas.c: fills alphas_cumprod, final_alpha and train_sigmas, with torch's rounding. ---- */
 attn_status betas_fill(scheduler *s, json_t *config, attn_error *err);
