@@ -118,7 +118,17 @@ struct compute {
     attn_tensor dtype;             /* the compute's element type: code and bits; the rest 0 */
     uint32_t route;                /* ATTN_ROUTE_AS_... where dtype stands for halves, else 0 */
     struct processors *processors; /* opened for layers (layer.c) */
+    /* Bytes that it holds for tensors now, and held at most: weights as far as they are copied or
+     * packed, arenas, what plugins take, and what users add with compute_took.  No _Atomic, which
+     * C++ cannot read; only the three functions below touch them. */
+    uint64_t bytes, bytes_peak;
 };
+
+/* Memory was taken or is about to be given back; for whoever takes some beside the compute. [any]
+ */
+void compute_took(struct compute *c, uint64_t bytes);
+void compute_gave(struct compute *c, uint64_t bytes);
+uint64_t compute_peak(const struct compute *c);
 
 /* The router of the registry for a CPU. n_threads 0: one per core that this process may run on.
  * registry outlives it; NULL: no router, and attention is ATTN_UNSUPPORTED.  destroy through api.

@@ -26,6 +26,27 @@ struct pass {
     uint32_t n_seen, seen_capacity;
 };
 
+/* -- memory ------------------------------------------------------------------------------------ */
+
+void compute_took(struct compute *c, uint64_t bytes)
+{
+    uint64_t now = __atomic_add_fetch(&c->bytes, bytes, __ATOMIC_RELAXED);
+    uint64_t peak = __atomic_load_n(&c->bytes_peak, __ATOMIC_RELAXED);
+    while (peak < now && !__atomic_compare_exchange_n(&c->bytes_peak, &peak, now, 1,
+                                                      __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+}
+
+void compute_gave(struct compute *c, uint64_t bytes)
+{
+    __atomic_sub_fetch(&c->bytes, bytes, __ATOMIC_RELAXED);
+}
+
+uint64_t compute_peak(const struct compute *c)
+{
+    return __atomic_load_n(&c->bytes_peak, __ATOMIC_RELAXED);
+}
+
 /* -- texts ------------------------------------------------------------------------------------- */
 
 struct tensor_text tensor_describe(const attn_tensor *t)

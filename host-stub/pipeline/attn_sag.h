@@ -123,7 +123,10 @@ typedef struct {
     attn_tensor latents;   /* fp32 [n_images, 4, h, w] */
     attn_tensor key_mass;  /* fp32 [steps, n_images, tokens]: what each mask was made of; absent
                               without SAG */
-    uint64_t peak_bytes;   /* of own allocations: weights and arena */
+    uint64_t peak_bytes;   /* the most memory for tensors at once since the components were loaded,
+                              of all pipelines that share them: weights as far as they were copied
+                              or packed, arenas, arrays, images; files that are mapped and read in
+                              place come on top */
     double seconds_encode; /* text encoder */
     double seconds_steps;  /* the denoising loop */
     double seconds_decode;

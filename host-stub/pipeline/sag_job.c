@@ -4,30 +4,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* n floats and one more, so that NULL is a failure. */
-static float *floats(size_t n)
+void *job_take(struct sag_job *job, size_t bytes)
 {
-    return malloc((n + 1) * sizeof(float));
+    void *memory = malloc(bytes + 1); /* so that NULL is a failure */
+    if (memory) {
+        job->bytes += bytes;
+        compute_took(job->sag->compute, bytes);
+    }
+    return memory;
+}
+
+static float *floats(struct sag_job *job, size_t n)
+{
+    return job_take(job, n * sizeof(float));
 }
 
 static attn_status arrays_take(struct sag_job *job)
 {
     size_t cells = (size_t)(job->mid_h * job->mid_w);
     size_t images = (size_t)job->images;
-    job->start = floats(job->all);
-    job->input = floats(2 * job->all);
-    job->output = floats(2 * job->all);
-    job->predicted = floats(job->all);
-    job->clean = floats(job->all);
-    job->noise = floats(job->all);
-    job->degraded = floats(job->all);
-    job->reference = floats(job->all);
-    job->scratch = floats((size_t)(job->h * job->w));
-    job->mass = floats(2 * images * cells);
-    job->masses = floats(job->attended ? job->steps * images * cells : 1);
-    job->times = floats(2 * images);
-    job->mask = malloc(cells + 1);
-    job->embeds = floats((size_t)(job->guided ? 2 : 1) * images * (size_t)(job->tokens * job->dim));
+    job->start = floats(job, job->all);
+    job->input = floats(job, 2 * job->all);
+    job->output = floats(job, 2 * job->all);
+    job->predicted = floats(job, job->all);
+    job->clean = floats(job, job->all);
+    job->noise = floats(job, job->all);
+    job->degraded = floats(job, job->all);
+    job->reference = floats(job, job->all);
+    job->scratch = floats(job, (size_t)(job->h * job->w));
+    job->mass = floats(job, 2 * images * cells);
+    job->masses = floats(job, job->attended ? job->steps * images * cells : 1);
+    job->times = floats(job, 2 * images);
+    job->mask = job_take(job, cells);
+    job->embeds =
+        floats(job, (size_t)(job->guided ? 2 : 1) * images * (size_t)(job->tokens * job->dim));
     job->n_generators = job->o.n_seeds > 1 ? job->o.n_seeds : 1;
     job->generators = calloc(job->n_generators, sizeof *job->generators);
     if (!job->start || !job->input || !job->output || !job->predicted || !job->clean ||
@@ -164,6 +174,7 @@ void job_end(struct sag_job *job)
 {
     struct compute *c = job->sag->compute;
     c->api->unload(c, &job->encoder);
+    compute_gave(c, job->bytes);
     void *arrays[] = {job->embeds,     job->start,  job->input,    job->output,    job->predicted,
                       job->clean,      job->noise,  job->degraded, job->reference, job->scratch,
                       job->mass,       job->masses, job->times,    job->mask,      job->pixels,

@@ -90,6 +90,7 @@ struct sag_job {
     random_generator *generators;
     uint32_t n_generators;
     char *warning;
+    uint64_t bytes; /* of the arrays, as compute_took was told */
     double seconds_encode, seconds_steps, seconds_decode;
 };
 
@@ -110,6 +111,8 @@ attn_status job_read(struct sag_job *job);
 attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_options *options,
                       attn_error *err);
 void job_end(struct sag_job *job);
+/* Memory of the run for so many bytes, counted until job_end; NULL: there is none. */
+void *job_take(struct sag_job *job, size_t bytes);
 /* Normal numbers for all images, each from its generator. */
 void noise_draw(struct sag_job *job, float *out);
 

@@ -50,7 +50,7 @@ static attn_status pixels_convert(struct sag_job *job)
     if (job->wanted != OUTPUT_PT) {
         return ATTN_OK;
     }
-    float *planes = malloc(n * sizeof *planes);
+    float *planes = job_take(job, n * sizeof *planes);
     if (!planes) {
         return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures",
                          (long long)job->images);
@@ -68,7 +68,7 @@ static attn_status job_decode(struct sag_job *job)
     size_t each = (size_t)(job->height * job->width * 3);
     int64_t batch = decode_batch(job);
     double began = seconds_now();
-    job->pixels = malloc(each * (size_t)job->images * sizeof(float));
+    job->pixels = job_take(job, each * (size_t)job->images * sizeof(float));
     if (!job->pixels) {
         return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures",
                          (long long)job->images);
@@ -111,7 +111,7 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
     attn_sag_result r = {.size = result->size,
                          .n_images = (uint32_t)job->images,
                          .latents = host_f32(job->start, 4, latents),
-                         .peak_bytes = pass_peak(job->sag->pass),
+                         .peak_bytes = compute_peak(job->sag->compute),
                          .seconds_encode = job->seconds_encode,
                          .seconds_steps = job->seconds_steps,
                          .seconds_decode = job->seconds_decode,
@@ -122,9 +122,6 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
     }
     if (job->pixels) {
         r.images = pixels_tensor(job);
-    }
-    if (job->sag->text) {
-        r.peak_bytes += text_encoder_peak(job->sag->text);
     }
     memcpy(result, &r, result->size < sizeof r ? result->size : sizeof r);
     job->start = NULL;

@@ -30,7 +30,7 @@ void cpu_conv_destroy(struct compute *c, struct conv *conv)
     (void)c;
     if (!conv)
         return;
-    conv_weights_destroy(conv->weights);
+    conv_weights_destroy(conv->cpu, conv->weights);
     free(conv);
 }
 

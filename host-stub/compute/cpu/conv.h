@@ -17,7 +17,7 @@ struct conv {
 
 /* Lays the weights out; nothing of d is needed afterwards.  The rest of conv is filled in. */
 attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, attn_error *err);
-void conv_weights_destroy(struct conv_weights *weights);
+void conv_weights_destroy(struct cpu *c, struct conv_weights *weights);
 
 /* cpu_conv after its checks; x2 and residual NULL for none. */
 attn_status conv_run(attn_work *w, const struct conv *conv, const attn_tensor *x,

@@ -6,6 +6,7 @@
 
 struct conv_weights {
     float *panels, *bias, *zeros;
+    uint64_t bytes; /* of all of them, as compute_took was told */
 };
 
 static float *floats(uint64_t n)
@@ -13,10 +14,11 @@ static float *floats(uint64_t n)
     return aligned_alloc(64, (n * sizeof(float) + 63) & ~UINT64_C(63));
 }
 
-void conv_weights_destroy(struct conv_weights *weights)
+void conv_weights_destroy(struct cpu *c, struct conv_weights *weights)
 {
     if (!weights)
         return;
+    compute_gave(&c->base, weights->bytes);
     free(weights->panels);
     free(weights->bias);
     free(weights->zeros);
@@ -24,7 +26,7 @@ void conv_weights_destroy(struct conv_weights *weights)
 }
 
 /* Each tap is a matrix of its own. */
-static float *pack_taps(const struct cpu *c, const struct conv_desc *d)
+static float *pack_taps(const struct cpu *c, const struct conv_desc *d, uint64_t *bytes)
 {
     struct pack_source sources[KERNEL_MAX * KERNEL_MAX];
     struct pack_shape shape = {.columns = d->out_channels,
@@ -40,6 +42,7 @@ static float *pack_taps(const struct cpu *c, const struct conv_desc *d)
                                             .depth = d->in_channels};
     }
     float *panels = floats(pack_floats(c->kernels, &shape));
+    *bytes = pack_floats(c->kernels, &shape) * sizeof(float);
     if (panels)
         pack_panels(c, &shape, panels);
     return panels;
@@ -47,13 +50,14 @@ static float *pack_taps(const struct cpu *c, const struct conv_desc *d)
 
 attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, attn_error *err)
 {
-    const struct cpu *c = conv->cpu;
+    struct cpu *c = conv->cpu;
     struct conv_weights *weights = calloc(1, sizeof *weights);
     conv->weights = weights;
     if (weights) {
-        weights->panels = pack_taps(c, d);
+        weights->panels = pack_taps(c, d, &weights->bytes);
         weights->bias = floats((uint64_t)gemm_padded(c->kernels, d->out_channels, false));
         weights->zeros = floats((uint64_t)d->in_channels);
+        compute_took(&c->base, weights->bytes);
     }
     if (!weights || !weights->panels || !weights->bias || !weights->zeros)
         return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",

@@ -15,6 +15,7 @@
 struct conv_weights {
     struct onednn_weights *layouts[LAYOUTS_MAX]; /* only ever added to, under cpu->lock */
     float *bias;
+    uint64_t bytes; /* of all of them, as compute_took was told */
 };
 
 static struct onednn_conv shape_of(const struct conv *conv, int64_t batch, int64_t height,
@@ -36,14 +37,21 @@ static struct onednn_conv shape_of(const struct conv *conv, int64_t batch, int64
 
 /* -- weights ----------------------------------------------------------------------------------- */
 
-void conv_weights_destroy(struct conv_weights *weights)
+void conv_weights_destroy(struct cpu *c, struct conv_weights *weights)
 {
     if (!weights)
         return;
+    compute_gave(&c->base, weights->bytes);
     for (int i = 0; i < LAYOUTS_MAX; ++i)
         onednn_weights_free(weights->layouts[i]);
     free(weights->bias);
     free(weights);
+}
+
+static void count(struct conv *conv, uint64_t bytes)
+{
+    conv->weights->bytes += bytes;
+    compute_took(&conv->cpu->base, bytes);
 }
 
 /* A contiguous fp32 copy; NULL without memory. */
@@ -66,12 +74,16 @@ static attn_status pack_usual(struct conv *conv, const float *weight, attn_error
         return status;
     status = onednn_weights_pack(plan, &shape, weight, &conv->weights->layouts[0], err);
     onednn_plan_free(plan);
+    if (status == ATTN_OK)
+        count(conv, onednn_weights_bytes(conv->weights->layouts[0]));
     return status;
 }
 
 attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, attn_error *err)
 {
-    const struct cpu *c = conv->cpu;
+    struct cpu *c = conv->cpu;
+    const uint64_t plain = tensor_count(d->weight) * sizeof(float);
+    compute_took(&c->base, plain);
     conv->weights = calloc(1, sizeof *conv->weights);
     float *weight = plain_copy(c, d->weight);
     if (conv->weights)
@@ -83,7 +95,10 @@ attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, at
     else
         status = attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
                            tensor_describe(d->weight).text);
+    if (status == ATTN_OK)
+        count(conv, (uint64_t)d->out_channels * sizeof(float));
     free(weight);
+    compute_gave(&c->base, plain);
     return status;
 }
 
@@ -102,8 +117,11 @@ static struct onednn_weights *weights_for(attn_work *w, const struct conv *conv,
     }
     attn_error *err = w->err;
     if (!found && work_dry(w) && i < LAYOUTS_MAX &&
-        onednn_weights_repack(plan, layouts[0], &layouts[i], err) == ATTN_OK)
+        onednn_weights_repack(plan, layouts[0], &layouts[i], err) == ATTN_OK) {
         found = layouts[i];
+        conv->weights->bytes += onednn_weights_bytes(found);
+        compute_took(&c->base, onednn_weights_bytes(found));
+    }
     pthread_mutex_unlock(&c->lock);
     if (!found)
         work_fail(w, ATTN_INTERNAL, "conv: no dry run laid the weights out for this size");

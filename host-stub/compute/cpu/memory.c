@@ -20,6 +20,7 @@ static attn_status block_take(struct cpu *c, uint64_t bytes, void **data, attn_e
     b->next = c->blocks;
     c->blocks = b;
     pthread_mutex_unlock(&c->lock);
+    compute_took(&c->base, bytes);
     *data = memory;
     return ATTN_OK;
 }
@@ -38,6 +39,7 @@ static bool block_give(struct cpu *c, void *data)
     if (!b)
         return false;
     cpu_weights_forget(c, b->data, b->bytes);
+    compute_gave(&c->base, b->bytes);
     free(b->data);
     free(b);
     return true;

@@ -456,6 +456,11 @@ bool onednn_weights_fit(const struct onednn_plan *plan, const struct onednn_weig
     return dnnl_memory_desc_equal(plan_layout(plan, dnnl_query_weights_md), weights_layout(w)) != 0;
 }
 
+uint64_t onednn_weights_bytes(const struct onednn_weights *w)
+{
+    return dnnl_memory_desc_get_size(weights_layout(w));
+}
+
 void onednn_weights_free(struct onednn_weights *w)
 {
     if (w && w->memory)

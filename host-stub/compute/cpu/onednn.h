@@ -53,6 +53,7 @@ attn_status onednn_weights_pack(const struct onednn_plan *plan, const struct one
 attn_status onednn_weights_repack(const struct onednn_plan *plan, const struct onednn_weights *from,
                                   struct onednn_weights **out, attn_error *err);
 bool onednn_weights_fit(const struct onednn_plan *plan, const struct onednn_weights *weights);
+uint64_t onednn_weights_bytes(const struct onednn_weights *weights);
 void onednn_weights_free(struct onednn_weights *weights);
 
 struct onednn_buffers {

@@ -195,12 +195,14 @@ struct packed *packed_find(struct cpu *c, const struct pack_shape *shape, int64_
     c->packs->first = made;
     c->packs->bytes += bytes;
     pthread_mutex_unlock(&c->lock);
+    compute_took(&c->base, bytes);
     return &made->packed;
 }
 
 /* Panels that nobody uses stay until their weight goes: another pass may want them. */
-static void entries_sweep(struct packs *packs)
+static void entries_sweep(struct cpu *c)
 {
+    struct packs *packs = c->packs;
     struct pack_entry **at = &packs->first;
     while (*at) {
         struct pack_entry *e = *at;
@@ -210,6 +212,7 @@ static void entries_sweep(struct packs *packs)
         }
         *at = e->next;
         packs->bytes -= e->packed.bytes;
+        compute_gave(&c->base, e->packed.bytes);
         free(e->packed.panels);
         free(e);
     }
@@ -219,7 +222,7 @@ void packed_release(struct cpu *c, struct packed *p)
 {
     pthread_mutex_lock(&c->lock);
     --p->references;
-    entries_sweep(c->packs);
+    entries_sweep(c);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -235,9 +238,10 @@ void cpu_weights_forget(struct cpu *c, const void *data, uint64_t bytes)
     pthread_mutex_lock(&c->lock);
     for (struct pack_entry *e = c->packs->first; e; e = e->next) {
         for (int32_t i = 0; i < e->n_sources; ++i)
-            e->packed.forgotten |= source_within(&e->sources[i], data, bytes);
+            if (source_within(&e->sources[i], data, bytes))
+                e->packed.forgotten = true;
     }
-    entries_sweep(c->packs);
+    entries_sweep(c);
     pthread_mutex_unlock(&c->lock);
 }
 

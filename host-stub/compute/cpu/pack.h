@@ -29,7 +29,7 @@ void pack_bias(const struct cpu *c, const attn_tensor *bias, int64_t columns, bo
 
 struct packed {
     uint32_t references;
-    bool forgotten; /* its weight is gone */
+    _Atomic bool forgotten; /* its weight is gone; set under cpu->lock, read without */
     uint64_t bytes;
     float *panels;
 };
