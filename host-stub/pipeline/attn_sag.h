@@ -67,7 +67,9 @@ ATTN_API attn_status attn_sag_open(attn_registry *registry, const attn_sag_open_
 /* [owner] NULL does nothing.  Components go with the last pipeline that has them. */
 ATTN_API void attn_sag_close(attn_sag *sag);
 
-/* Told after each step.  step: from 0; timestep: the scheduler's; latents: fp32
+/* Told after each step, as diffusers does it: not of a scheduler's warm-up, and once for the two
+ * calls that a step of a second-order scheduler takes.  step: from 0 to n_steps - 1; timestep: the
+ * scheduler's; latents: fp32
  * [n_images, 4, h, w], the callback's to read until it returns.  Anything but 0 cancels.  Called in
  * the thread of attn_sag_run. */
 typedef int32_t (*attn_sag_callback)(void *ctx, uint32_t step, uint32_t n_steps, float timestep,

@@ -125,16 +125,17 @@ static attn_status latents_check(const struct sag_job *job, size_t step)
     return ATTN_OK;
 }
 
-/* Told where a step is complete; the calls before that are between two. */
-static attn_status progress_tell(const struct sag_job *job, size_t call)
+/* By diffusers' rule: after calls that complete a step, where the call's number is a multiple of
+ * callback_steps. */
+static attn_status callback_tell(const struct sag_job *job, size_t call)
 {
+    const scheduler *s = job->sag->scheduler;
     uint32_t every = job->o.callback_steps ? job->o.callback_steps : 1;
-    size_t step = call / scheduler_order(job->sag->scheduler);
+    size_t step = call / scheduler_order(s);
     size_t steps = steps_done(job, job->steps);
     const int64_t shape[4] = {job->images, job->channels, job->h, job->w};
     attn_tensor latents = host_f32(job->start, 4, shape);
-    if (job->o.callback && step % every == 0 &&
-        scheduler_completes_step(job->sag->scheduler, call) &&
+    if (job->o.callback && scheduler_completes_step(s, call) && call % every == 0 &&
         job->o.callback(job->o.callback_ctx, (uint32_t)step, (uint32_t)steps, job->timesteps[call],
                         &latents)) {
         return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps", step + 1,
@@ -163,7 +164,7 @@ attn_status job_denoise(struct sag_job *job)
             status = latents_check(job, step);
         }
         if (!status) {
-            status = progress_tell(job, step);
+            status = callback_tell(job, step);
         }
     }
     return status;
