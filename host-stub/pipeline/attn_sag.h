@@ -157,6 +157,16 @@ ATTN_API attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, 
                                      uint32_t warning_bytes, attn_error *err);
 ATTN_API void attn_sag_embeds_free(attn_tensor *embeds);
 
+/* Pictures to latents by the model's VAE, multiplied by its scaling_factor, as the UNet was trained
+ * on them.  images: host fp32 [n, height, width, 3],
+ * contiguous, 0 to 1, sides of at least the VAE's factor.  seed: a sample of the distribution from
+ * torch's generator of that seed, drawn for all images at once; NULL: its mode.  latents: fp32
+ * [n, 4, height / factor, width / factor], to be freed with attn_sag_embeds_free.  The first call
+ * loads the encoder, which stays until attn_sag_close. [owner] */
+ATTN_API attn_status attn_sag_vae_encode(attn_sag *sag, const attn_tensor *images,
+                                         const uint64_t *seed, attn_tensor *latents,
+                                         attn_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -188,6 +188,9 @@ attn_status components_open(const attn_sag_open_options *o, struct sag_component
     }
     atomic_init(&m->users, 1);
     attn_status status = files_open(&m->files, o, err);
+    if (!status && o->op && !(m->op = strdup(o->op))) {
+        status = attn_fail(err, ATTN_NOMEM, "no memory for a model");
+    }
     if (status) {
         components_leave(m);
         return status;
@@ -216,5 +219,6 @@ void components_leave(struct sag_components *m)
     }
     pthread_mutex_destroy(&m->text_lock);
     files_close(&m->files); /* weights are used where they lie in the files */
+    free(m->op);
     free(m);
 }

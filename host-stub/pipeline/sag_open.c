@@ -103,6 +103,7 @@ void attn_sag_close(attn_sag *sag)
     }
     /* Plans know weights by address, so they go before the models. */
     pass_destroy(sag->pass);
+    vae_encoder_close(sag->encoder);
     scheduler_close(sag->scheduler);
     components_leave(sag->components);
     free(sag);

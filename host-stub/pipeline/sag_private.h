@@ -13,6 +13,7 @@
 #include "tokenizer.h"
 #include "unet.h"
 #include "vae.h"
+#include "vae_encoder.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -23,6 +24,7 @@
 struct sag_components {
     atomic_uint users;
     struct sag_files files;
+    char *op; /* as attn_sag_open was given it; NULL: auto */
     struct compute *compute;
     tokenizer *tokenizer;      /* NULL where the model has none: embeddings only */
     struct text_encoder *text; /* likewise */
@@ -41,6 +43,7 @@ struct attn_sag {
     struct unet *unet;
     struct vae *vae;
 
+    struct vae_encoder *encoder; /* from the first attn_sag_vae_encode on */
     scheduler *scheduler;
     struct pass *pass;  /* UNet and decoder share an arena: they never run at once */
     int64_t planned[5]; /* images, guided, latents' height and width, tokens: what `pass` is for */

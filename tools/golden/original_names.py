@@ -104,7 +104,7 @@ def openclip_name(name):
 
 
 def openclip(model):
-    """With the last block and the projection, which Stable Diffusion 2.x does not use."""
+    """With what Stable Diffusion 2.x does not use: the last of 24 blocks, and the projection."""
     state = model.state_dict()
     out, last = {}, model.config.num_hidden_layers - 1
     for name, tensor in state.items():
@@ -114,10 +114,10 @@ def openclip(model):
             out[OPENCLIP + openclip_name(match[1]) + "in_proj_" + match[2]] = tensor
         elif not re.search(r"self_attn\.[kv]_proj", name):
             out[OPENCLIP + openclip_name(name)] = tensor
-    for name in [n for n in out if f".resblocks.{last}." in n]:
+    for name in [n for n in out if last == 22 and f".resblocks.{last}." in n]:
         out[name.replace(f".resblocks.{last}.", f".resblocks.{last + 1}.")] = torch.zeros_like(out[name])
-    width = model.config.hidden_size
-    out[OPENCLIP + "text_projection"] = torch.eye(width, dtype=out[OPENCLIP + "ln_final.bias"].dtype)
+    if last == 22:
+        out[OPENCLIP + "text_projection"] = torch.eye(model.config.hidden_size)
     return out
 
 
