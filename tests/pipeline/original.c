@@ -48,7 +48,7 @@ static double scale_of(const safetensors_tensor *t)
     return ldexp(1.0 / 1024, halvings > 0 ? -halvings : 0);
 }
 
-static void weights_fill(safetensors_tensor *t)
+static void *weights_fill(safetensors_tensor *t)
 {
     uint64_t state = name_hash(t->name);
     const size_t length = strlen(t->name);
@@ -67,6 +67,7 @@ static void weights_fill(safetensors_tensor *t)
     }
     t->data = data;
     t->bytes = n * sizeof *data;
+    return data;
 }
 
 struct original original_read(const safetensors *golden)
@@ -82,7 +83,9 @@ struct original original_read(const safetensors *golden)
         lines += *c == '\n';
     }
     o.tensors = calloc(lines, sizeof *o.tensors);
+    o.data = calloc(lines, sizeof *o.data);
     assert_non_null(o.tensors);
+    assert_non_null(o.data);
     for (char *line = strtok_r(o.listing, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         safetensors_tensor *t = &o.tensors[o.n++];
         char *at = strchr(line, ' ');
@@ -93,16 +96,25 @@ struct original original_read(const safetensors *golden)
             t->shape[t->rank++] = strtoll(at + 1, &at, 10);
             at = *at == ',' ? at : NULL;
         }
-        weights_fill(t);
+        o.data[o.n_data++] = weights_fill(t);
     }
     return o;
 }
 
+struct original original_copy(const struct original *o)
+{
+    struct original copy = {.n = o->n, .tensors = calloc(o->n, sizeof *copy.tensors)};
+    assert_non_null(copy.tensors);
+    memcpy(copy.tensors, o->tensors, o->n * sizeof *copy.tensors);
+    return copy;
+}
+
 void original_free(struct original *o)
 {
-    for (size_t i = 0; i < o->n; i++) {
-        free((void *)(uintptr_t)o->tensors[i].data);
+    for (size_t i = 0; i < o->n_data; i++) {
+        free(o->data[i]);
     }
+    free(o->data);
     free(o->tensors);
     free(o->listing);
 }
@@ -130,9 +142,7 @@ size_t original_drop(struct original *o, const char *prefix)
 {
     size_t kept = 0;
     for (size_t i = 0; i < o->n; i++) {
-        if (strncmp(o->tensors[i].name, prefix, strlen(prefix)) == 0) {
-            free((void *)(uintptr_t)o->tensors[i].data);
-        } else {
+        if (strncmp(o->tensors[i].name, prefix, strlen(prefix)) != 0) {
             o->tensors[kept++] = o->tensors[i];
         }
     }

@@ -7,12 +7,15 @@
 
 /* The tensors of a checkpoint, to be changed before they are written. */
 struct original {
-    char *listing; /* names lie here */
+    char *listing; /* names lie here; NULL in a copy */
+    void **data;   /* n_data blocks; NULL in a copy */
     safetensors_tensor *tensors;
-    size_t n;
+    size_t n, n_data;
 };
 
 struct original original_read(const safetensors *golden);
+/* Its own list of tensors, whose names and values are the other's. */
+struct original original_copy(const struct original *o);
 void original_free(struct original *o);
 void original_write(const struct original *o, const char *path);
 
