@@ -80,7 +80,7 @@ static void build(struct unet *u)
     const struct unet_config *c = &u->config;
     const struct transformer_hooks hooks = {choose, remember, u};
     const int64_t first = c->levels[0].channels;
-    struct unet_builder b = {u->weights, c, &hooks, 4 * first};
+    struct unet_builder b = {u->weights, c, &hooks, c->time_channels};
     u->bound = weights_alloc(u->weights, count_layers(c), sizeof(*u->bound));
     u->conv_in = conv_build(u->weights, c->in_channels, first, c->conv_in_kernel, "conv_in");
     weights_linear(u->weights, &u->time_1, b.time_channels, first, 1, "time_embedding.linear_1");
@@ -108,6 +108,8 @@ attn_status unet_open(struct compute *c, const char *folder, const struct unet_p
 attn_status unet_open_source(struct compute *c, const struct model_source *source,
                              const struct unet_processors *p, struct unet **out, attn_error *err)
 {
+    /* of a guidance scale as input, in models distilled for it; diffusers' pipeline gives none */
+    static const char *const unused[] = {"time_embedding.cond_proj.", NULL};
     attn_status status;
     struct unet *u = calloc(1, sizeof(*u));
     if (!u) {
@@ -121,7 +123,7 @@ attn_status unet_open_source(struct compute *c, const struct model_source *sourc
     }
     if (status == ATTN_OK) {
         build(u);
-        status = weights_done(u->weights, NULL);
+        status = weights_done(u->weights, unused);
     }
     u->processors = NULL;
     u->err = NULL;

@@ -12,7 +12,6 @@ static const struct {
     const char *key, *value;
 } only[] = {
     {"mid_block_type", "\"UNetMidBlock2DCrossAttn\""},
-    {"act_fn", "\"silu\""},
     {"reverse_transformer_layers_per_block", "null"},
     {"encoder_hid_dim", "null"},
     {"encoder_hid_dim_type", "null"},
@@ -25,21 +24,20 @@ static const struct {
     {"resnet_skip_time_act", "false"},
     {"resnet_out_scale_factor", "1.0"},
     {"time_embedding_type", "\"positional\""},
-    {"time_embedding_dim", "null"},
     {"time_embedding_act_fn", "null"},
     {"timestep_post_act", "null"},
-    {"time_cond_proj_dim", "null"},
     {"projection_class_embeddings_input_dim", "null"},
     {"attention_type", "\"default\""},
     {"class_embeddings_concat", "false"},
     {"cross_attention_norm", "null"},
 };
 
-/* Options that change nothing here: of training, of blocks that are refused above, and what
- * training scripts leave behind. */
+/* Options that change nothing here: of training, of inputs and blocks that there are none of, and
+ * what training scripts leave behind. */
 static const char *const ignored[] = {
     "dropout",
     "addition_embed_type_num_heads",
+    "time_cond_proj_dim", /* of a guidance scale as input, which this pipeline never gives */
     "mid_block_only_cross_attention", /* of UNetMidBlock2DSimpleCrossAttn */
     "decay",
     "inv_gamma",
@@ -96,9 +94,12 @@ static void read_levels(struct config *c, struct unet_config *u)
 static void read_rest(struct config *c, struct unet_config *u)
 {
     const char *shift = config_text(c, "resnet_time_scale_shift", "default");
+    const char *act = config_text(c, "act_fn", "silu");
     u->in_channels = config_int(c, "in_channels", 4, 1, MAX_CHANNELS);
     u->out_channels = config_int(c, "out_channels", 4, 1, MAX_CHANNELS);
     u->sample_size = config_int(c, "sample_size", 0, 1, 1 << 15);
+    u->time_channels =
+        config_int(c, "time_embedding_dim", 4 * u->levels[0].channels, 2, 4 * MAX_CHANNELS);
     u->cross_dim = config_int(c, "cross_attention_dim", 1280, 1, MAX_CHANNELS);
     u->conv_in_kernel = config_int(c, "conv_in_kernel", 3, 1, 15);
     u->conv_out_kernel = config_int(c, "conv_out_kernel", 3, 1, 15);
@@ -114,6 +115,9 @@ static void read_rest(struct config *c, struct unet_config *u)
     u->scale_shift = strcmp(shift, "scale_shift") == 0;
     if (!u->scale_shift && strcmp(shift, "default") != 0) {
         config_refuse(c, ATTN_UNSUPPORTED, "resnet_time_scale_shift", "default or scale_shift");
+    }
+    if (strcmp(act, "silu") != 0 && strcmp(act, "swish") != 0) {
+        config_refuse(c, ATTN_UNSUPPORTED, "act_fn", "silu, or swish, its other name");
     }
     if (u->conv_in_kernel % 2 == 0) {
         config_refuse(c, ATTN_UNSUPPORTED, "conv_in_kernel", "an odd number");

@@ -24,6 +24,7 @@ struct unet_config {
     int64_t in_channels, out_channels;
     int64_t sample_size; /* 0: the config has none */
     int64_t cross_dim;
+    int64_t time_channels; /* of the time embedding */
     int64_t conv_in_kernel, conv_out_kernel;
     int64_t groups;
     double eps;

@@ -146,6 +146,18 @@ static void heads_by_level(void **state)
     broken_remove(&b);
 }
 
+/* What the default means, said: and LCM's extra input, which nobody gives. */
+static void options_that_say_the_default(void **state)
+{
+    struct broken b = broken_copy("tiny-sd1", "unet");
+    broken_set(&b, "time_embedding_dim", "32");
+    broken_set(&b, "time_cond_proj_dim", "64");
+    broken_set(&b, "act_fn", "\"swish\"");
+    broken_set(&b, "class_embed_type", "null");
+    expect_prediction(*state, "tiny-sd1", &b);
+    broken_remove(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +166,7 @@ int main(void)
         cmocka_unit_test(autoencoder_of_before_diffusers_0_15),
         cmocka_unit_test(larger_kernels_of_the_first_and_the_last_convolution),
         cmocka_unit_test(heads_by_level),
+        cmocka_unit_test(options_that_say_the_default),
     };
     return cmocka_run_group_tests(tests, machine_open, machine_close);
 }
