@@ -91,7 +91,6 @@ static __global__ void __launch_bounds__(WARPS * 32)
 #pragma unroll
         for (int i = 0; i < PACK; ++i)
             x[k].v[i] = x[k].v[i] * inverse * weight.v[i] + bias.v[i];
-        activate(x[k], l.act);
         pack_store<PACK>(l.y.data, to + at, l.y.type, x[k]);
     }
 }
@@ -192,7 +191,9 @@ extern "C" int kernel_layer_norm(const struct kernel_norm *n, void *stream)
         return 0;
     if (l.count > INT32_MAX)
         return cudaErrorInvalidValue;
-    const int packs = l.length % PACK ? PACKS_MAX + 1 : (l.length / PACK + 31) / 32;
+    /* activations after a layer norm are rare: they go element by element */
+    const int packs =
+        l.act != KERNEL_ACT_NONE || l.length % PACK ? PACKS_MAX + 1 : (l.length / PACK + 31) / 32;
     if (!rows_in_packs(&l.x) || !rows_in_packs(&l.y) || packs > PACKS_MAX)
         layer_elements<<<(unsigned)l.count, THREADS, 0, (cudaStream_t)stream>>>(l);
     else if (packs == 1)

@@ -188,12 +188,14 @@ static __device__ void slab_apply(const struct group_norm &g, const struct slab_
                                   int channel, int lane, int column)
 {
     constexpr int V = vector_of_type<TYPE>;
-    float factor[V], term[V];
+    /* fp32 keeps the difference from the mean exact; 16 bits need it not */
+    float center[V], factor[V], term[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) {
         const int c = column * V + i, group = c / g.s.group_width;
         factor[i] = m.inverse[group] * m.weight[c];
-        term[i] = (m.add[c] - m.middle[group]) * factor[i] + m.bias[c];
+        center[i] = m.add[c] - m.middle[group];
+        term[i] = TYPE == F32 ? m.bias[c] : center[i] * factor[i] + m.bias[c];
     }
     char *to = (char *)g.y.data +
                (batch * g.y.batch + (row + lane) * g.y.row + channel) * (TYPE == F32 ? 4 : 2);
@@ -203,8 +205,10 @@ static __device__ void slab_apply(const struct group_norm &g, const struct slab_
         float v[8];
         unpack16(raw[k], TYPE, v);
 #pragma unroll
-        for (int i = 0; i < V; ++i)
-            v[i] = slab_activate<TYPE>(v[i] * factor[i] + term[i], g.act);
+        for (int i = 0; i < V; ++i) {
+            const float x = TYPE == F32 ? v[i] + center[i] : v[i];
+            v[i] = slab_activate<TYPE>(x * factor[i] + term[i], g.act);
+        }
         if (lane + k * g.s.lanes < rows)
             *(uint4 *)(to + k * step) = pack16(v, TYPE);
     }
