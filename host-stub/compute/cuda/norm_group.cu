@@ -83,6 +83,15 @@ static int64_t divisor_common(int64_t a, int64_t b)
     return a;
 }
 
+/* A vector's channels lie in two groups at most. */
+static bool vector_in_two(int64_t vector, int64_t width)
+{
+    const int64_t touched = vector % width == 0   ? vector / width
+                            : width % vector == 0 ? 1
+                                                  : (vector - 2) / width + 2;
+    return touched <= 2;
+}
+
 /* Slabs at least `least` vectors wide, as far as the channels can be cut so. */
 static bool slab_cut(struct group_shape *s, int least)
 {
@@ -167,7 +176,7 @@ static struct group_shape group_shape_of(const struct kernel_norm *n)
         tensor_type(y) == s.type && (!tensor_here(n->x2) || tensor_type(n->x2) == s.type);
     const bool fast = n->act == KERNEL_ACT_NONE || n->act == KERNEL_ACT_SILU;
     if (!fast || !one_type || s.channels % vector || s.first_channels % vector || !s.rows ||
-        !s.batch || s.batch > 65535 || s.slabs > 65535)
+        !s.batch || s.batch > 65535 || !vector_in_two(vector, s.group_width))
         return s;
     if (!slab_resident(&s))
         slab_streamed(&s);

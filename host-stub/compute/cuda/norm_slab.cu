@@ -8,33 +8,28 @@ namespace cg = cooperative_groups;
 
 template <int TYPE> constexpr int vector_of_type = TYPE == F32 ? 4 : 8;
 
-/* Shared memory of a block, in floats. */
+/* Shared memory of a block.  A vector touches two groups at most; a quad is its sums of two figures
+ * over its channels in the first (x, y) and in the second (z, w). */
 struct slab_memory {
-    float *part;                /* [lanes][slab_channels] */
-    float *column;              /* [strips][slab_channels] */
+    float4 *part;               /* [lanes][slab_vectors] */
+    float4 *column;             /* [slab_vectors] */
     float *weight, *bias, *add; /* [slab_channels], modulation folded in */
     float *mean, *squares;      /* [slab_groups] of this block; other blocks read them */
     float *middle, *inverse;    /* [slab_groups] of the whole group */
 };
 
-static __host__ __device__ __forceinline__ int slab_strips(const struct group_shape &s)
-{
-    int threads = s.slab_vectors * s.lanes, strips = threads / s.slab_channels;
-    return strips > 1 ? strips : 1;
-}
-
 static __host__ __device__ __forceinline__ int slab_floats(const struct group_shape &s)
 {
-    return s.slab_channels * (s.lanes + slab_strips(s) + 3) + 4 * s.slab_groups;
+    return 4 * s.slab_vectors * (s.lanes + 1) + 3 * s.slab_channels + 4 * s.slab_groups;
 }
 
-static __device__ __forceinline__ struct slab_memory slab_memory_at(float *at,
+static __device__ __forceinline__ struct slab_memory slab_memory_at(float4 *at,
                                                                     const struct group_shape &s)
 {
     struct slab_memory m;
     m.part = at;
-    m.column = m.part + s.lanes * s.slab_channels;
-    m.weight = m.column + slab_strips(s) * s.slab_channels;
+    m.column = m.part + s.lanes * s.slab_vectors;
+    m.weight = (float *)(m.column + s.slab_vectors);
     m.bias = m.weight + s.slab_channels;
     m.add = m.bias + s.slab_channels;
     m.mean = m.add + s.slab_channels;
@@ -44,92 +39,150 @@ static __device__ __forceinline__ struct slab_memory slab_memory_at(float *at,
     return m;
 }
 
-/* total[group] = factor * the sum of all threads' values of the group's channels.  In a fixed
- * order: lanes in strips, strips, channels. */
+/* What a thread is in its block. */
+struct slab_place {
+    int lane, column;
+    bool here;        /* the last warp has threads without a row */
+    int group, split; /* of the slab; channels of its vector in that group, the rest in the next */
+};
+
+static __device__ __forceinline__ void quad_add(float4 &a, float4 b)
+{
+    a.x += b.x;
+    a.y += b.y;
+    a.z += b.z;
+    a.w += b.w;
+}
+
+/* m.mean and m.squares become each group's sums of the two figures of all threads' quads: lanes
+ * first, then columns, in a fixed order. */
 template <int V>
 static __device__ void slab_sum(const struct group_shape &s, const struct slab_memory &m,
-                                const float *value, int lane, int column, float factor,
-                                float *total)
+                                const struct slab_place &at, float4 quad)
 {
-    if (lane < s.lanes) {
-#pragma unroll
-        for (int i = 0; i < V; ++i)
-            m.part[lane * s.slab_channels + column * V + i] = value[i];
-    }
+    if (at.here)
+        m.part[threadIdx.x] = quad;
     __syncthreads();
-    const int strips = slab_strips(s);
-    for (int t = threadIdx.x; t < strips * s.slab_channels; t += blockDim.x) {
-        float sum = 0.0f;
-        for (int l = t / s.slab_channels; l < s.lanes; l += strips)
-            sum += m.part[l * s.slab_channels + t % s.slab_channels];
-        m.column[t] = sum;
-    }
-    __syncthreads();
-    const int n = strips * s.group_width;
-    for (int g = threadIdx.x / 32; g < s.slab_groups; g += blockDim.x / 32) {
-        float sum = 0.0f;
-        for (int e = threadIdx.x % 32; e < n; e += 32)
-            sum += m.column[e / s.group_width * s.slab_channels + g * s.group_width +
-                            e % s.group_width];
+    for (int c = threadIdx.x / 32; c < s.slab_vectors; c += blockDim.x / 32) {
+        float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (int l = threadIdx.x % 32; l < s.lanes; l += 32)
+            quad_add(sum, m.part[l * s.slab_vectors + c]);
 #pragma unroll
         for (int i = 16; i > 0; i /= 2)
-            sum += __shfl_xor_sync(0xFFFFFFFFu, sum, i);
+            quad_add(sum, make_float4(__shfl_xor_sync(0xFFFFFFFFu, sum.x, i),
+                                      __shfl_xor_sync(0xFFFFFFFFu, sum.y, i),
+                                      __shfl_xor_sync(0xFFFFFFFFu, sum.z, i),
+                                      __shfl_xor_sync(0xFFFFFFFFu, sum.w, i)));
         if (threadIdx.x % 32 == 0)
-            total[g] = sum * factor;
+            m.column[c] = sum;
+    }
+    __syncthreads();
+    for (int g = threadIdx.x; g < s.slab_groups; g += blockDim.x) {
+        const int first = g * s.group_width, last = first + s.group_width - 1;
+        float a = 0.0f, b = 0.0f;
+        for (int c = first / V; c <= last / V; ++c) {
+            const float4 sum = m.column[c];
+            a += c * V >= first ? sum.x : sum.z;
+            b += c * V >= first ? sum.y : sum.w;
+        }
+        m.mean[g] = a;
+        m.squares[g] = b;
     }
     __syncthreads();
 }
 
-/* Weight, bias and time embedding of the slab's channels, the modulation folded in. */
+/* Weight, bias and time embedding of the slab's channels, the modulation folded in.  All loads are
+ * under way before the first is used. */
 static __device__ void slab_vectors_load(const struct group_norm &g, const struct slab_memory &m,
                                          int64_t batch, int first)
 {
     for (int c = threadIdx.x; c < g.s.slab_channels; c += blockDim.x) {
-        const float by = 1.0f + vector_at(g.scale, batch, first + c, 0.0f);
-        m.weight[c] = vector_at(g.weight, 0, first + c, 1.0f) * by;
-        m.bias[c] =
-            vector_at(g.bias, 0, first + c, 0.0f) * by + vector_at(g.shift, batch, first + c, 0.0f);
-        m.add[c] = vector_at(g.add, batch, first + c, 0.0f);
+        const uint32_t weight = vector_bits(g.weight, 0, first + c);
+        const uint32_t bias = vector_bits(g.bias, 0, first + c);
+        const uint32_t scale = vector_bits(g.scale, batch, first + c);
+        const uint32_t shift = vector_bits(g.shift, batch, first + c);
+        const uint32_t add = vector_bits(g.add, batch, first + c);
+        const float by = 1.0f + vector_value(g.scale, scale, 0.0f);
+        m.weight[c] = vector_value(g.weight, weight, 1.0f) * by;
+        m.bias[c] = vector_value(g.bias, bias, 0.0f) * by + vector_value(g.shift, shift, 0.0f);
+        m.add[c] = vector_value(g.add, add, 0.0f);
     }
 }
 
-/* Mean and squared deviations of this block's rows, to shared memory. */
-template <int TYPE, int R>
-static __device__ void slab_measure(const struct group_norm &g, const struct slab_memory &m,
-                                    const uint4 *raw, int64_t rows, int lane, int column)
+template <int V>
+static __device__ __forceinline__ float4 slab_quad(const struct slab_place &at, const float *a,
+                                                   const float *b)
 {
-    constexpr int V = vector_of_type<TYPE>;
-    const float n = (float)rows * (float)g.s.group_width;
-    const float share = rows ? 1.0f / n : 0.0f;
-    float sum[V] = {}, center[V];
-#pragma unroll
-    for (int i = 0; i < V; ++i)
-        center[i] = m.add[column * V + i];
-#pragma unroll
-    for (int k = 0; k < R; ++k) {
-        float v[8];
-        unpack16(raw[k], TYPE, v);
-#pragma unroll
-        for (int i = 0; i < V; ++i)
-            sum[i] += lane + k * g.s.lanes < rows ? v[i] + center[i] : 0.0f;
-    }
-    slab_sum<V>(g.s, m, sum, lane, column, share, m.mean);
+    float4 quad = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-        center[i] -= m.mean[(column * V + i) / g.s.group_width];
-        sum[i] = 0.0f;
+        const bool low = i < at.split;
+        quad.x += low ? a[i] : 0.0f;
+        quad.y += low ? b[i] : 0.0f;
+        quad.z += low ? 0.0f : a[i];
+        quad.w += low ? 0.0f : b[i];
     }
+    return quad;
+}
+
+/* Mean and squared deviations of this block's rows, to shared memory.  Rows that are not there are
+ * zeros in `raw`.  In fp32 in two passes; the rounding of 16-bit inputs hides what one pass of sums
+ * and squares loses. */
+template <int TYPE, int R>
+static __device__ void slab_measure(const struct group_norm &g, const struct slab_memory &m,
+                                    const struct slab_place &at, const uint4 *raw, int rows)
+{
+    constexpr int V = vector_of_type<TYPE>;
+    const float n = (float)rows * (float)g.s.group_width, share = rows ? 1.0f / n : 0.0f;
+    float sum[V] = {}, square[V] = {}, mine = 0.0f;
 #pragma unroll
     for (int k = 0; k < R; ++k) {
         float v[8];
         unpack16(raw[k], TYPE, v);
+        mine += at.lane + k * g.s.lanes < rows ? 1.0f : 0.0f;
 #pragma unroll
         for (int i = 0; i < V; ++i) {
-            const float d = v[i] + center[i];
-            sum[i] += lane + k * g.s.lanes < rows ? d * d : 0.0f;
+            sum[i] += v[i];
+            if (TYPE != F32)
+                square[i] += v[i] * v[i];
         }
     }
-    slab_sum<V>(g.s, m, sum, lane, column, 1.0f, m.squares);
+#pragma unroll
+    for (int i = 0; i < V; ++i) {
+        const float add = m.add[at.column * V + i];
+        square[i] += add * (2.0f * sum[i] + mine * add);
+        sum[i] += mine * add;
+    }
+    slab_sum<V>(g.s, m, at, slab_quad<V>(at, sum, square));
+    if (TYPE == F32) {
+        float center[V];
+#pragma unroll
+        for (int i = 0; i < V; ++i) {
+            const int group = min(at.group + (i >= at.split), g.s.slab_groups - 1);
+            center[i] = m.add[at.column * V + i] - m.mean[group] * share;
+            sum[i] = square[i] = 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < R; ++k) {
+            float v[8];
+            unpack16(raw[k], TYPE, v);
+#pragma unroll
+            for (int i = 0; i < V; ++i) {
+                const float d = at.lane + k * g.s.lanes < rows ? v[i] + center[i] : 0.0f;
+                square[i] += d * d;
+            }
+        }
+        for (int i = threadIdx.x; i < g.s.slab_groups; i += blockDim.x)
+            m.middle[i] = m.mean[i] * share;
+        slab_sum<V>(g.s, m, at, slab_quad<V>(at, sum, square));
+    }
+    for (int i = threadIdx.x; i < g.s.slab_groups; i += blockDim.x) {
+        const float mean = TYPE == F32 ? m.middle[i] : m.mean[i] * share;
+        if (TYPE != F32)
+            m.squares[i] = fmaxf(m.squares[i] - m.mean[i] * mean, 0.0f);
+        m.mean[i] = mean;
+    }
+    __syncthreads();
 }
 
 /* Figures of all blocks of the cluster become the group's. */
@@ -172,44 +225,35 @@ static __device__ void slab_merge_cluster(const struct group_norm &g, const stru
     __syncthreads();
 }
 
-/* None or SiLU: what else there is goes element by element. */
-template <int TYPE> static __device__ __forceinline__ float slab_activate(float v, int act)
-{
-    if (act == KERNEL_ACT_NONE)
-        return v;
-    if (TYPE == F32)
-        return v / (1.0f + expf(-v));
-    return __fdividef(v, 1.0f + __expf(-v)); /* far within the rounding of 16 bits */
-}
-
 template <int TYPE, int R>
 static __device__ void slab_apply(const struct group_norm &g, const struct slab_memory &m,
-                                  const uint4 *raw, int64_t batch, int64_t row, int64_t rows,
-                                  int channel, int lane, int column)
+                                  const struct slab_place &at, const uint4 *raw, char *to,
+                                  int64_t step, int rows)
 {
     constexpr int V = vector_of_type<TYPE>;
     /* fp32 keeps the difference from the mean exact; 16 bits need it not */
     float center[V], factor[V], term[V];
 #pragma unroll
     for (int i = 0; i < V; ++i) {
-        const int c = column * V + i, group = c / g.s.group_width;
+        const int c = at.column * V + i;
+        const int group = min(at.group + (i >= at.split), g.s.slab_groups - 1);
         factor[i] = m.inverse[group] * m.weight[c];
         center[i] = m.add[c] - m.middle[group];
         term[i] = TYPE == F32 ? m.bias[c] : center[i] * factor[i] + m.bias[c];
     }
-    char *to = (char *)g.y.data +
-               (batch * g.y.batch + (row + lane) * g.y.row + channel) * (TYPE == F32 ? 4 : 2);
-    const int64_t step = g.s.lanes * g.y.row * (TYPE == F32 ? 4 : 2);
 #pragma unroll
     for (int k = 0; k < R; ++k) {
         float v[8];
         unpack16(raw[k], TYPE, v);
 #pragma unroll
-        for (int i = 0; i < V; ++i) {
-            const float x = TYPE == F32 ? v[i] + center[i] : v[i];
-            v[i] = slab_activate<TYPE>(x * factor[i] + term[i], g.act);
+        for (int i = 0; i < V; ++i)
+            v[i] = (TYPE == F32 ? v[i] + center[i] : v[i]) * factor[i] + term[i];
+        if (g.act == KERNEL_ACT_SILU) { /* what else there is goes element by element */
+#pragma unroll
+            for (int i = 0; i < V; ++i)
+                v[i] = silu(v[i]);
         }
-        if (lane + k * g.s.lanes < rows)
+        if (at.here && at.lane + k * g.s.lanes < rows)
             *(uint4 *)(to + k * step) = pack16(v, TYPE);
     }
 }
@@ -219,44 +263,46 @@ template <int TYPE, int R, int MODE>
 static __global__ void __launch_bounds__(GROUP_THREADS_MAX)
     slab_kernel(const __grid_constant__ struct group_norm g)
 {
-    constexpr int V = vector_of_type<TYPE>;
+    constexpr int V = vector_of_type<TYPE>, SIZE = TYPE == F32 ? 4 : 2;
     extern __shared__ float4 shared[];
-    const struct slab_memory m = slab_memory_at((float *)shared, g.s);
+    const struct slab_memory m = slab_memory_at(shared, g.s);
     const int64_t batch = blockIdx.z, row = (int64_t)blockIdx.x * g.s.block_rows;
-    const int64_t rows = group_rows(g.s, blockIdx.x);
-    const int lane = threadIdx.x / g.s.slab_vectors;
-    const int column = threadIdx.x - lane * g.s.slab_vectors;
-    const int first = (int)blockIdx.y * g.s.slab_channels, channel = first + column * V;
-    const struct group_tensor &x = g.x[channel >= g.s.first_channels];
-    const char *from =
-        (const char *)x.data + (batch * x.batch + (row + lane) * x.row + channel -
-                                (channel >= g.s.first_channels ? g.s.first_channels : 0)) *
-                                   (TYPE == F32 ? 4 : 2);
-    const int64_t step = g.s.lanes * x.row * (TYPE == F32 ? 4 : 2);
-    const bool here = lane < g.s.lanes;
-    const int64_t valid = here ? rows : 0; /* of the last warp, threads may have no row */
+    const int rows = (int)group_rows(g.s, blockIdx.x);
+    struct slab_place at;
+    at.lane = threadIdx.x / g.s.slab_vectors;
+    at.column = threadIdx.x - at.lane * g.s.slab_vectors;
+    at.here = at.lane < g.s.lanes;
+    const int first = (int)blockIdx.y * g.s.slab_channels, channel = first + at.column * V;
+    const bool second = channel >= g.s.first_channels;
+    const int64_t x_row = second ? g.x[1].row : g.x[0].row;
+    const char *from = (const char *)(second ? g.x[1].data : g.x[0].data) +
+                       (batch * (second ? g.x[1].batch : g.x[0].batch) + (row + at.lane) * x_row +
+                        channel - (second ? g.s.first_channels : 0)) *
+                           SIZE;
     uint4 raw[R];
 #pragma unroll
     for (int k = 0; k < R; ++k)
-        raw[k] = lane + k * g.s.lanes < valid ? *(const uint4 *)(from + k * step)
-                                              : make_uint4(0, 0, 0, 0);
+        raw[k] = at.here && at.lane + k * g.s.lanes < rows
+                     ? *(const uint4 *)(from + k * (g.s.lanes * x_row * SIZE))
+                     : make_uint4(0, 0, 0, 0);
     slab_vectors_load(g, m, batch, first);
+    at.group = at.column * V / g.s.group_width;
+    at.split = (at.group + 1) * g.s.group_width - at.column * V;
+    const int64_t group = batch * g.s.groups + (int64_t)blockIdx.y * g.s.slab_groups;
     if (MODE == GROUP_APPLY) {
         for (int i = threadIdx.x; i < g.s.slab_groups; i += blockDim.x) {
-            const float2 moment =
-                g.moments[batch * g.s.groups + (int64_t)blockIdx.y * g.s.slab_groups + i];
+            const float2 moment = g.moments[group + i];
             m.middle[i] = moment.x;
             m.inverse[i] = moment.y;
         }
     }
     __syncthreads();
     if (MODE != GROUP_APPLY)
-        slab_measure<TYPE, R>(g, m, raw, rows, lane, here ? column : 0);
+        slab_measure<TYPE, R>(g, m, at, raw, rows);
     if (MODE == GROUP_MEASURE) {
         for (int i = threadIdx.x; i < g.s.slab_groups; i += blockDim.x)
-            g.partials[(batch * g.s.groups + (int64_t)blockIdx.y * g.s.slab_groups + i) *
-                           g.s.blocks +
-                       blockIdx.x] = make_float2(m.mean[i], m.squares[i]);
+            g.partials[(group + i) * g.s.blocks + blockIdx.x] =
+                make_float2(m.mean[i], m.squares[i]);
         return;
     }
     if (MODE == GROUP_RESIDENT)
@@ -265,7 +311,8 @@ static __global__ void __launch_bounds__(GROUP_THREADS_MAX)
     if (MODE == GROUP_RESIDENT) /* nobody leaves while others read its figures */
         cg::this_cluster().barrier_arrive();
 #endif
-    slab_apply<TYPE, R>(g, m, raw, batch, row, valid, channel, lane, column);
+    char *to = (char *)g.y.data + (batch * g.y.batch + (row + at.lane) * g.y.row + channel) * SIZE;
+    slab_apply<TYPE, R>(g, m, at, raw, to, g.s.lanes * g.y.row * SIZE, rows);
 #if __CUDA_ARCH__ >= 900
     if (MODE == GROUP_RESIDENT)
         cg::this_cluster().barrier_wait();
