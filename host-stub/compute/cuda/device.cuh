@@ -118,6 +118,33 @@ static __device__ __forceinline__ void pack_store(void *data, int64_t at, int ty
     }
 }
 
+/* A pack as it lies in memory: apart from its meaning, so that several loads can be under way
+ * before the first is waited for. */
+struct raw_pack {
+    uint4 low, high; /* high: the second half of a pack of fp32 */
+};
+
+static __device__ __forceinline__ struct raw_pack raw_load(const void *data, int64_t at, int type)
+{
+    struct raw_pack raw = {};
+    raw.low = *(const uint4 *)((const char *)data + (type == F32 ? 4 * at : 2 * at));
+    if (type == F32)
+        raw.high = *(const uint4 *)((const float *)data + at + 4);
+    return raw;
+}
+
+static __device__ __forceinline__ pack<PACK> raw_value(const struct raw_pack &raw, int type)
+{
+    pack<PACK> p;
+    if (type == F32) {
+        unpack16(raw.low, F32, p.v);
+        unpack16(raw.high, F32, p.v + 4);
+    } else {
+        unpack16(raw.low, type, p.v);
+    }
+    return p;
+}
+
 /* -- activations ------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ float exp2_fast(float x)

@@ -54,14 +54,31 @@ static __device__ __forceinline__ void walk_at(const struct walk &w, const int64
                                                int64_t column)
 {
     constexpr int N = inputs_of<KIND>;
+    struct raw_pack raw[N + 1];
     pack<W> x[N + 1];
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-        if (W > 1 && w.data[j] && w.stride[j][3]) {
-            x[j] = pack_load<W>(w.data[j], base[j] + column, w.type[j]);
+    for (int j = 0; j < N; ++j) { /* first all loads, then what they mean */
+        raw[j] = raw_pack{};
+        if (!w.data[j])
             continue;
+        const int64_t at = base[j] + column * w.stride[j][3];
+        if (W > 1 && w.stride[j][3])
+            raw[j] = raw_load(w.data[j], at, w.type[j]);
+        else if (w.type[j] == F32)
+            raw[j].low.x = ((const uint32_t *)w.data[j])[at];
+        else
+            raw[j].low.x = ((const uint16_t *)w.data[j])[at];
+    }
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+        if constexpr (W > 1) {
+            if (w.data[j] && w.stride[j][3]) {
+                x[j] = raw_value(raw[j], w.type[j]);
+                continue;
+            }
         }
-        float v = w.data[j] ? load1(w.data[j], base[j] + column * w.stride[j][3], w.type[j]) : 0.0f;
+        const uint32_t bits = raw[j].low.x;
+        const float v = w.type[j] == F32 ? __uint_as_float(bits) : unpack2(bits, w.type[j]).x;
 #pragma unroll
         for (int i = 0; i < W; ++i)
             x[j].v[i] = v;

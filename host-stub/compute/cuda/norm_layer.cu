@@ -18,7 +18,6 @@ struct layer_norm {
     struct vector weight, bias;
     int64_t shape[3], count; /* leading dimensions; rows */
     int32_t length, act;
-    int32_t vectors_in_packs;
     float eps;
 };
 
@@ -40,15 +39,15 @@ static __device__ __forceinline__ float warp_sum(float v)
     return v;
 }
 
-static __device__ __forceinline__ pack<PACK>
-vector_pack(const struct layer_norm &l, const struct vector &v, int64_t at, float absent)
+static __device__ __forceinline__ pack<PACK> vector_pack(const struct vector &v,
+                                                         const struct raw_pack &raw, float absent)
 {
-    if (v.data && l.vectors_in_packs)
-        return pack_load<PACK>(v.data, at, v.type);
+    if (v.data)
+        return raw_value(raw, v.type);
     pack<PACK> p;
 #pragma unroll
     for (int i = 0; i < PACK; ++i)
-        p.v[i] = vector_at(v, 0, at + i, absent);
+        p.v[i] = absent;
     return p;
 }
 
@@ -61,12 +60,24 @@ static __global__ void __launch_bounds__(WARPS * 32)
     if (row >= l.count)
         return;
     const int64_t from = row_at(l, l.x, row), to = row_at(l, l.y, row);
+    struct raw_pack raw[N], weight[N], bias[N];
     pack<PACK> x[N];
     float sum = 0.0f, squares = 0.0f;
 #pragma unroll
     for (int k = 0; k < N; ++k) {
         const int at = (k * 32 + lane) * PACK;
-        x[k] = at < l.length ? pack_load<PACK>(l.x.data, from + at, l.x.type) : pack<PACK>{};
+        raw[k] = weight[k] = bias[k] = raw_pack{};
+        if (at >= l.length)
+            continue;
+        raw[k] = raw_load(l.x.data, from + at, l.x.type);
+        if (l.weight.data)
+            weight[k] = raw_load(l.weight.data, at, l.weight.type);
+        if (l.bias.data)
+            bias[k] = raw_load(l.bias.data, at, l.bias.type);
+    }
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        x[k] = raw_value(raw[k], l.x.type);
 #pragma unroll
         for (int i = 0; i < PACK; ++i)
             sum += x[k].v[i];
@@ -86,11 +97,11 @@ static __global__ void __launch_bounds__(WARPS * 32)
         const int at = (k * 32 + lane) * PACK;
         if (at >= l.length)
             break;
-        const pack<PACK> weight = vector_pack(l, l.weight, at, 1.0f);
-        const pack<PACK> bias = vector_pack(l, l.bias, at, 0.0f);
+        const pack<PACK> by = vector_pack(l.weight, weight[k], 1.0f);
+        const pack<PACK> plus = vector_pack(l.bias, bias[k], 0.0f);
 #pragma unroll
         for (int i = 0; i < PACK; ++i)
-            x[k].v[i] = x[k].v[i] * inverse * weight.v[i] + bias.v[i];
+            x[k].v[i] = x[k].v[i] * inverse * by.v[i] + plus.v[i];
         pack_store<PACK>(l.y.data, to + at, l.y.type, x[k]);
     }
 }
@@ -186,7 +197,6 @@ extern "C" int kernel_layer_norm(const struct kernel_norm *n, void *stream)
     l.bias = vector_of(n->bias);
     l.act = n->act;
     l.eps = n->eps;
-    l.vectors_in_packs = vector_in_packs(&l.weight) && vector_in_packs(&l.bias);
     if (!l.count || !l.length)
         return 0;
     if (l.count > INT32_MAX)
@@ -194,7 +204,8 @@ extern "C" int kernel_layer_norm(const struct kernel_norm *n, void *stream)
     /* activations after a layer norm are rare: they go element by element */
     const int packs =
         l.act != KERNEL_ACT_NONE || l.length % PACK ? PACKS_MAX + 1 : (l.length / PACK + 31) / 32;
-    if (!rows_in_packs(&l.x) || !rows_in_packs(&l.y) || packs > PACKS_MAX)
+    if (!rows_in_packs(&l.x) || !rows_in_packs(&l.y) || !vector_in_packs(&l.weight) ||
+        !vector_in_packs(&l.bias) || packs > PACKS_MAX)
         layer_elements<<<(unsigned)l.count, THREADS, 0, (cudaStream_t)stream>>>(l);
     else if (packs == 1)
         layer_launch<1>(&l, stream);
