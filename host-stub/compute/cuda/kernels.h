@@ -65,7 +65,8 @@ struct cuda_kernels {
     const char *(*error_text)(int error);
 
     /* -- norms: norm_group.cu, norm_layer.cu --------------------------------------------------- */
-    /* Bytes of scratch that group_norm wants for these shapes, whatever the data pointers. */
+    /* Bytes of scratch that group_norm wants for these shapes, whatever the data pointers, on the
+     * device that is current. */
     uint64_t (*group_norm_scratch)(const struct kernel_norm *n);
     /* scratch: that many bytes, aligned to 16; contents undefined before and after. */
     int (*group_norm)(const struct kernel_norm *n, void *scratch, void *stream);
@@ -104,8 +105,8 @@ struct cuda_kernels {
      */
     /* y[o] = sum over i of coefficients[*step][o][i] x[i], fp32 in the order of i, for n_y outputs
      * and n_x inputs at once.  All contiguous and of one number of elements; types may differ.  A
-     * coefficient of 0 leaves its input out (a NaN there does no harm).  Each y may be any x:
-     * elements are read before they are written. */
+     * coefficient of 0 leaves its input out (a NaN there does no harm).  Each y may be an x of its
+     * own type: elements are read before they are written. */
     int (*mix)(uint32_t n_y, const attn_tensor *const *y, uint32_t n_x, const attn_tensor *const *x,
                const float *coefficients, const int32_t *step, void *stream);
     /* y[r * n + i] = table[*step * n + i] for r < repeat, i < n: a step's timestep for each image.
