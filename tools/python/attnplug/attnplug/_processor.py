@@ -2,9 +2,11 @@
 
 On a CPU in fp32 the whole layer runs in libattnsag through the processor's .so, on the module's own memory: every
 name of DESIGN's list works, LoRA and IP-Adapter weights given as keyword arguments under diffusers' names.  On other
-devices and types torch computes the projections and an op the attention: names that stand for the plain layer alone.
+devices and types, where gradients are wanted, and where LoRA or another wrapper sits in the module's linears, torch
+computes the projections and an op (with gradients: torch) the attention: names that stand for the plain layer alone.
 """
 import ctypes as C
+import weakref
 
 import torch
 
@@ -122,6 +124,17 @@ def _layer(attn):
     return layer
 
 
+def _wrapped(attn):
+    """Something else than a linear where a linear is read: PEFT's layers, diffusers' LoRACompatibleLinear with LoRA."""
+    linears = [attn.to_q, attn.to_k, attn.to_v, attn.to_out[0]]
+    return any(m is not None and (not isinstance(m, torch.nn.Linear) or hasattr(m, "base_layer") or
+                                  getattr(m, "lora_layer", None) is not None) for m in linears)
+
+
+def _wants_gradients(attn, hidden):
+    return torch.is_grad_enabled() and (hidden.requires_grad or any(p.requires_grad for p in attn.parameters()))
+
+
 def _addresses(attn):
     return tuple((p.data_ptr(), p._version) for p in attn.parameters())
 
@@ -175,31 +188,39 @@ class AttnPlugProcessor:
     def __init__(self, processor="standard", op=None, **params):
         self.name, self.op, self.params = processor, op, _flat(params)
         self.plugin, self.named_op = _name(processor)
-        self._bound = {}
+        self._bound = weakref.WeakKeyDictionary()
+
+    def __getstate__(self):
+        """Copies and pickles hold what was asked for; layers are bound anew."""
+        return {"processor": self.name, "op": self.op, "params": self.params}
+
+    def __setstate__(self, state):
+        self.__init__(state["processor"], state["op"], **state["params"])
 
     def _layer_of(self, attn):
-        bound = self._bound.get(id(attn))
+        bound = self._bound.get(attn)
         if bound is None or bound.addresses != _addresses(attn):
-            self._bound[id(attn)] = bound = _Bound(attn, self.name, self.op, self.params, torch.get_num_threads())
+            self._bound[attn] = bound = _Bound(attn, self.name, self.op, self.params, torch.get_num_threads())
         return bound
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs):
-        if torch.is_grad_enabled() and (hidden_states.requires_grad or any(p.requires_grad for p in attn.parameters())):
-            raise RuntimeError("attnplug: no gradients: run under torch.no_grad()")
         images = []
         if isinstance(encoder_hidden_states, (tuple, list)):
             encoder_hidden_states, images = encoder_hidden_states
         tokens = hidden_states.shape[2] * hidden_states.shape[3] if hidden_states.dim() == 4 else hidden_states.shape[1]
         keys = tokens if encoder_hidden_states is None else encoder_hidden_states.shape[1]
         bias = self._bias(attn, attention_mask, hidden_states.shape[0], tokens, keys)
-        if hidden_states.device.type == "cpu" and hidden_states.dtype == torch.float32:
+        gradients = _wants_gradients(attn, hidden_states)
+        if hidden_states.device.type == "cpu" and hidden_states.dtype == torch.float32 and not gradients and \
+                not _wrapped(attn):
             values = {name: value for name, value in _flat(kwargs).items() if isinstance(value, (int, float))}
             return self._layer_of(attn).run(hidden_states, encoder_hidden_states, bias, temb, images, values)
         if self.plugin not in _PLAIN or self.params or images:
-            raise AttnPlugError(abi.UNSUPPORTED, "processor \"%s\" on %s in %s: only the plain layer runs there, "
-                                "expected one of %s without parameters" % (self.name, hidden_states.device,
-                                                                           hidden_states.dtype, ", ".join(_PLAIN)))
-        return self._torch(attn, hidden_states, encoder_hidden_states, bias, temb)
+            raise AttnPlugError(abi.UNSUPPORTED, "processor \"%s\" on %s in %s, gradients %s: only the plain layer runs so, "
+                                "expected one of %s without parameters" %
+                                (self.name, hidden_states.device, hidden_states.dtype,
+                                 "wanted" if gradients else "not wanted", ", ".join(_PLAIN)))
+        return self._torch(attn, hidden_states, encoder_hidden_states, bias, temb, gradients)
 
     @staticmethod
     def _bias(attn, mask, batch, tokens, keys):
@@ -209,7 +230,7 @@ class AttnPlugProcessor:
         mask = attn.prepare_attention_mask(mask, keys, batch)
         return mask.view(batch, attn.heads, -1, mask.shape[-1]).expand(batch, attn.heads, tokens, -1)
 
-    def _torch(self, attn, hidden, encoder, bias, temb):
+    def _torch(self, attn, hidden, encoder, bias, temb, gradients):
         """The layer of diffusers v0.26.3 (models/attention_processor.py, Attention) with its attention by an op."""
         whole, residual = hidden.shape, hidden
         if attn.spatial_norm is not None:
@@ -223,10 +244,14 @@ class AttnPlugProcessor:
         source = hidden if encoder is None else encoder
         q, k, v = (linear(x).unflatten(2, (attn.heads, -1)).transpose(1, 2) for linear, x in
                    ((attn.to_q, hidden), (attn.to_k, source), (attn.to_v, source)))
-        made = torch.empty((q.shape[0], q.shape[2], q.shape[1], v.shape[3]), dtype=q.dtype, device=q.device)
-        op = self.op or (self.named_op if self.named_op != "auto" else None)
-        attend(q, k, v, bias=bias, scale=attn.scale, op=op, out=made.transpose(1, 2),
-               f32_scores=bool(attn.upcast_attention))
+        if gradients:
+            made = torch.nn.functional.scaled_dot_product_attention(
+                q * (attn.scale * q.shape[3] ** 0.5), k, v, attn_mask=bias).transpose(1, 2)
+        else:
+            made = torch.empty((q.shape[0], q.shape[2], q.shape[1], v.shape[3]), dtype=q.dtype, device=q.device)
+            op = self.op or (self.named_op if self.named_op != "auto" else None)
+            attend(q, k, v, bias=bias, scale=attn.scale, op=op, out=made.transpose(1, 2),
+                   f32_scores=bool(attn.upcast_attention))
         made = attn.to_out[1](attn.to_out[0](made.flatten(2)))
         if len(whole) == 4:
             made = made.transpose(1, 2).reshape(whole[0], -1, whole[2], whole[3])
