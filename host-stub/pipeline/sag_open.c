@@ -26,6 +26,11 @@ static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err
                              options[i].name);
         }
     }
+    if (!o->components->unet) {
+        return attn_fail(err, ATTN_INVALID,
+                         "components: those of a pipeline with ATTN_SAG_PROMPTS_ONLY, expected one"
+                         " with a UNet and a VAE");
+    }
     return ATTN_OK;
 }
 

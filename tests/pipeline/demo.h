@@ -9,7 +9,8 @@
 static const char *demo_folder;
 static const char *plugin_folder;
 static attn_registry *registry;
-static attn_sag *demo; /* open while the tests run */
+static attn_sag *demo;        /* open while the tests run */
+static uint32_t demo_threads; /* 0: one per core */
 
 static inline int demo_setup(void **state)
 {
@@ -19,7 +20,8 @@ static inline int demo_setup(void **state)
                                      .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
                                      .paths = paths,
                                      .n_paths = 1};
-    attn_sag_open_options model = {.size = sizeof model, .model = demo_folder};
+    attn_sag_open_options model = {
+        .size = sizeof model, .model = demo_folder, .n_threads = demo_threads};
     (void)state;
     if (attn_registry_open(&options, &registry, &err) ||
         attn_sag_open(registry, &model, &demo, &err)) {

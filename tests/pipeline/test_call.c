@@ -480,5 +480,6 @@ int main(int argc, char **argv)
     }
     demo_folder = argv[1];
     plugin_folder = argv[2];
+    demo_threads = 1; /* small pictures, and other tests run beside */
     return cmocka_run_group_tests(tests, demo_setup, demo_teardown);
 }

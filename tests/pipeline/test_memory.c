@@ -95,7 +95,8 @@ static struct seen measure(uint32_t side, uint32_t images, uint32_t flags)
 {
     ATTN_ERROR_ON(err, 512);
     attn_sag *sag = NULL;
-    const attn_sag_open_options open = {.size = sizeof open, .model = demo_folder};
+    const attn_sag_open_options open = {
+        .size = sizeof open, .model = demo_folder, .n_threads = demo_threads};
     attn_sag_run_options o = demo_request();
     o.height = side;
     o.width = side;
@@ -148,5 +149,6 @@ int main(int argc, char **argv)
     }
     demo_folder = argv[1];
     plugin_folder = argv[2];
+    demo_threads = 1; /* small pictures, and other tests run beside */
     return cmocka_run_group_tests(tests, demo_setup, demo_teardown);
 }

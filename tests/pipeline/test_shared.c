@@ -149,13 +149,34 @@ static void test_contradictions(void **state)
     }
 }
 
+/* A pipeline for prompts encodes, and neither draws nor lends what it lacks. */
+static void test_prompts_only(void **state)
+{
+    ATTN_ERROR_ON(err, 512);
+    attn_sag *prompts = NULL;
+    attn_sag *other = NULL;
+    attn_tensor embeds;
+    const attn_sag_run_options o = demo_request();
+    const attn_sag_open_options open = {
+        .size = sizeof open, .flags = ATTN_SAG_PROMPTS_ONLY, .model = demo_folder};
+    attn_sag_open_options shared = {.size = sizeof shared};
+    (void)state;
+    assert_int_equal(attn_sag_open(registry, &open, &prompts, &err), ATTN_OK);
+    assert_int_equal(attn_sag_encode(prompts, o.prompts, 1, 0, &embeds, NULL, 0, &err), ATTN_OK);
+    attn_sag_embeds_free(&embeds);
+    demo_refused(prompts, &o, ATTN_INVALID, "opened for prompts only", "");
+    shared.components = prompts;
+    assert_int_equal(attn_sag_open(registry, &shared, &other, &err), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "components: those of a pipeline with ATTN_SAG_PROMPTS_ONLY"));
+    attn_sag_close(prompts);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_at_once),
-        cmocka_unit_test(test_first_closed_first),
-        cmocka_unit_test(test_scheduler_is_own),
-        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_at_once),          cmocka_unit_test(test_first_closed_first),
+        cmocka_unit_test(test_scheduler_is_own), cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_prompts_only),
     };
     if (argc != 3) {
         return 2;
