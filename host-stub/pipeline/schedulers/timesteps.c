@@ -60,7 +60,8 @@ double timestep_at(const scheduler *s, int64_t steps, int64_t last, int64_t extr
 {
     int64_t from_end = steps - 1 + extra - i;
     if (s->spacing == SPACING_LEADING) {
-        return (double)(from_end * (last / (steps + extra)) + s->steps_offset);
+        int64_t stride = last / (steps + extra);
+        return (double)(from_end * stride + s->steps_offset);
     }
     if (s->spacing == SPACING_LINSPACE) {
         return linspace(last - 1, steps + extra, from_end);
