@@ -353,13 +353,41 @@ static void prompts_only(void **state)
     unlink(path);
 }
 
+/* What diffusers gives such a file where nobody says: PNDM, and the prediction of its family. */
+static void the_scheduler_of_a_file(void **state)
+{
+    ATTN_ERROR_ON(err, 1024);
+    safetensors *golden = golden_open(golden_folder, "original_ldm1");
+    struct original o = original_read(golden);
+    attn_sag *sag = NULL;
+    attn_sag_open_options options = {.size = sizeof options, .model = path};
+    (void)state;
+    original_write(&o, path);
+    if (attn_sag_open(registry, &options, &sag, &err)) {
+        fail_msg("%s", err.text);
+    }
+    assert_string_equal(attn_sag_scheduler(sag), "PNDMScheduler");
+    attn_sag_close(sag);
+    options.prediction_type = "velocity";
+    assert_int_equal(attn_sag_open(registry, &options, &sag, &err), ATTN_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "velocity"));
+    options.prediction_type = NULL;
+    options.variant = "fp16";
+    assert_int_equal(attn_sag_open(registry, &options, &sag, &err), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "one file has no variants"));
+    assert_null(sag);
+    original_free(&o);
+    safetensors_close(golden);
+    unlink(path);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stable_diffusion_1), cmocka_unit_test(averaged_weights),
         cmocka_unit_test(stable_diffusion_2), cmocka_unit_test(wrong_contents),
         cmocka_unit_test(wrong_files),        cmocka_unit_test(a_bare_pickle),
-        cmocka_unit_test(prompts_only),
+        cmocka_unit_test(prompts_only),       cmocka_unit_test(the_scheduler_of_a_file),
     };
     if (argc != 3 || !mkdtemp(scratch)) {
         return 2;
