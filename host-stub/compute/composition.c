@@ -1,18 +1,15 @@
 #include "composition.h"
 
-#include "../../plugins/common/lora.h"
-#include "../../plugins/common/params.h"
+#include "param_names.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert((int)COMPOSITION_SLOTS == (int)LORA_SLOTS, "one scale for each adapter");
-
 struct composition {
-    struct lora lora;
+    const attn_terms_api *api;
+    attn_terms *terms;
     struct compute *compute;
     void *merged; /* weights with the terms in them */
-    char who[160];
 };
 
 const char *composition_base(const char *processor)
@@ -22,15 +19,20 @@ const char *composition_base(const char *processor)
     return strncmp(processor, "lora+", 5) == 0 ? processor + 5 : NULL;
 }
 
-bool composition_takes(const char *name)
+attn_status composition_api(const void *queried, const char *id, const attn_terms_api **api,
+                            attn_error *err)
 {
-    for (uint32_t i = 0; i < lora_params.count; i++)
-        if (params_match(lora_params.params[i].name, name))
-            return true;
-    return false;
+    *api = queried;
+    if (!*api || (*api)->size < sizeof **api)
+        return attn_fail(err, ATTN_UNSUPPORTED,
+                         "%s does not read terms for other processors (" ATTN_TERMS_V1 ")", id);
+    if ((*api)->slots > COMPOSITION_SLOTS)
+        return attn_fail(err, ATTN_UNSUPPORTED, "%s has %u scales for a layer, expected at most %d",
+                         id, (*api)->slots, COMPOSITION_SLOTS);
+    return ATTN_OK;
 }
 
-attn_status composition_check(bool composed, const attn_param_list *processor,
+attn_status composition_check(const attn_param_list *terms, const attn_param_list *processor,
                               const attn_param *params, uint32_t n_params, const char *who,
                               attn_error *err)
 {
@@ -41,60 +43,60 @@ attn_status composition_check(bool composed, const attn_param_list *processor,
     enum { OP = sizeof op / sizeof *op };
     if (!processor || processor->size < sizeof *processor)
         return ATTN_OK;
-    const uint32_t lora = composed ? lora_params.count : 0;
-    attn_param_info *all = calloc(OP + lora + processor->count, sizeof *all);
+    const uint32_t n_terms = terms ? terms->count : 0;
+    attn_param_info *all = calloc(OP + n_terms + processor->count, sizeof *all);
     if (!all)
         return attn_fail(err, ATTN_NOMEM, "%s: no memory for parameters", who);
     memcpy(all, op, sizeof op);
-    if (lora)
-        memcpy(all + OP, lora_params.params, lora * sizeof *all);
+    if (n_terms)
+        memcpy(all + OP, terms->params, n_terms * sizeof *all);
     if (processor->count)
-        memcpy(all + OP + lora, processor->params, processor->count * sizeof *all);
-    const attn_param_list list = {sizeof list, OP + lora + processor->count, all};
+        memcpy(all + OP + n_terms, processor->params, processor->count * sizeof *all);
+    const attn_param_list list = {sizeof list, OP + n_terms + processor->count, all};
     attn_status status = ATTN_OK;
     for (uint32_t i = 0; i < n_params && status == ATTN_OK; i++)
-        status = params_check_name(&list, params[i].name, who, err);
+        status = param_name_check(&list, params[i].name, who, err);
     free(all);
     return status;
 }
 
-/* Those of the params that are LoRA's, checked for kinds and for being given twice. */
-static attn_status params_own(const struct composition *c, const attn_param *params,
-                              uint32_t n_params, attn_param **own, uint32_t *n_own, attn_error *err)
+/* Those of the params that are the terms'. */
+static attn_status read_own(struct composition *c, const attn_layer *layer,
+                            const attn_param *params, uint32_t n_params, attn_error *err)
 {
-    *n_own = 0;
-    *own = calloc(n_params + 1, sizeof **own);
-    if (!*own)
-        return attn_fail(err, ATTN_NOMEM, "%s: no memory for parameters", c->who);
+    char who[160];
+    uint32_t n = 0;
+    (void)snprintf(who, sizeof who, "lora: layer %s",
+                   layer->name && *layer->name ? layer->name : "(unnamed)");
+    attn_param *own = calloc(n_params + 1, sizeof *own);
+    if (!own)
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory for parameters", who);
     for (uint32_t i = 0; i < n_params; i++)
-        if (params[i].name && composition_takes(params[i].name))
-            (*own)[(*n_own)++] = params[i];
-    return params_check(&lora_params, *own, *n_own, c->who, err);
+        if (params[i].name && param_name_known(c->api->params, params[i].name))
+            own[n++] = params[i];
+    attn_status status = c->api->read(layer, own, n, who, &c->terms, err);
+    free(own);
+    return status;
 }
 
-attn_status composition_open(struct compute *compute, const attn_layer *layer,
-                             const attn_param *params, uint32_t n_params, const attn_head *base,
-                             attn_work *work, struct composition **out, attn_error *err)
+attn_status composition_open(struct compute *compute, const attn_terms_api *api,
+                             const attn_layer *layer, const attn_param *params, uint32_t n_params,
+                             const attn_head *base, attn_work *work, struct composition **out,
+                             attn_error *err)
 {
-    attn_param *own = NULL;
-    uint32_t n_own = 0;
     struct composition *c = calloc(1, sizeof *c);
     if (!c)
         return attn_fail(err, ATTN_NOMEM, "no memory for LoRA's terms");
     c->compute = compute;
-    (void)snprintf(c->who, sizeof c->who, "lora: layer %s",
-                   layer->name && *layer->name ? layer->name : "(unnamed)");
-    attn_status status = params_own(c, params, n_params, &own, &n_own, err);
-    if (status == ATTN_OK)
-        status = lora_read(&c->lora, layer, own, n_own, c->who, err);
-    if (status == ATTN_OK && c->lora.merged)
-        status = lora_merge(&c->lora, &compute->plugin, work, &c->merged, err);
-    else if (status == ATTN_OK && c->lora.n_adapters && !(base->flags & ATTN_HEAD_TERMS))
+    c->api = api;
+    attn_status status = read_own(c, layer, params, n_params, err);
+    if (status == ATTN_OK && api->wants_merging(c->terms))
+        status = api->merge(c->terms, &compute->plugin, work, &c->merged, err);
+    else if (status == ATTN_OK && api->n_scales(c->terms) && !(base->flags & ATTN_HEAD_TERMS))
         status = attn_fail(err, ATTN_UNSUPPORTED,
-                           "%s: processor %s does not take low-rank terms; merged=1 adds them to "
-                           "the weights that it gets",
-                           c->who, base->id);
-    free(own);
+                           "lora: layer %s: processor %s does not take low-rank terms; merged=1 "
+                           "adds them to the weights that it gets",
+                           layer->name && *layer->name ? layer->name : "(unnamed)", base->id);
     if (status != ATTN_OK) {
         composition_close(c);
         return status;
@@ -110,13 +112,13 @@ void composition_close(struct composition *c)
     const attn_compute *plugin = &c->compute->plugin;
     if (c->merged)
         plugin->free(plugin->ctx, c->merged);
-    lora_free(&c->lora);
+    c->api->release(c->terms);
     free(c);
 }
 
 const attn_layer *composition_layer(const struct composition *c)
 {
-    return &c->lora.layer;
+    return c->api->layer(c->terms);
 }
 
 attn_status composition_scales(const struct composition *c, const attn_layer_call *call,
@@ -124,10 +126,8 @@ attn_status composition_scales(const struct composition *c, const attn_layer_cal
 {
     if (work->status != ATTN_OK)
         return work->status;
-    work->status = lora_scales(&c->lora, call->params, call->n_params, scales, c->who, work->err);
-    if (work->status == ATTN_OK && c->merged)
-        work->status = lora_merged_check(&c->lora, call->params, call->n_params, c->who, work->err);
+    work->status = c->api->scales(c->terms, call->params, call->n_params, scales, work->err);
     work->scales = scales;
-    work->n_scales = c->lora.n_adapters;
+    work->n_scales = c->api->n_scales(c->terms);
     return work->status;
 }

@@ -26,6 +26,15 @@ struct conv;
 
 enum activation { ACT_NONE, ACT_SILU, ACT_GELU, ACT_QUICK_GELU };
 
+/* y += scales[slot] * factor * up (down * x): LoRA on a convolution.  down: host memory [rank, in,
+ * kernel, kernel], convolved as the weight is; up: at the device, [out, rank], outlives the
+ * convolution. */
+struct conv_term {
+    attn_tensor down, up;
+    float factor;
+    uint32_t slot; /* of the work's scales */
+};
+
 /* What a convolution is; weight is host memory [out, in, kh, kw] of any float type, bias [out] or
  * absent. */
 struct conv_desc {
@@ -33,6 +42,8 @@ struct conv_desc {
     int64_t kernel, stride;
     int64_t pad_low, pad_high; /* top and left; bottom and right (the VAE encoder pads 0 and 1) */
     const attn_tensor *weight, *bias;
+    const struct conv_term *terms;
+    uint32_t n_terms;
 };
 
 /* What happens to a convolution's or linear's result before it is stored. */

@@ -1,5 +1,6 @@
 /* layer.c: attention layers bound to processors, run inside a pass. */
 #include "composition.h"
+#include "param_names.h"
 #include "pass.h"
 
 #include <pthread.h>
@@ -9,6 +10,7 @@
 struct layer {
     struct compute *compute;
     attn_layer layer;                /* weights and texts stay the caller's */
+    const attn_terms_api *terms;     /* the plugin's that "lora+B" reads terms with; else NULL */
     struct composition *composition; /* NULL: no LoRA */
     const char *processor_id;
     attn_host_binding *binding;
@@ -131,13 +133,12 @@ static bool is_fp32(const struct compute *c)
 static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const attn_name *name,
                              attn_error *err)
 {
-    const bool composed = composition_base(name->processor) != NULL;
     /* AttnProcessorNPU's op depends on the element type: the router knows the name. */
     const char *by_name = name->flags & ATTN_NAME_F32_AUTO ? name->name : name->op;
     const char *op = spec->op ? spec->op : by_name;
     for (uint32_t i = 0; i < spec->n_params; ++i) {
         const attn_param *p = &spec->params[i];
-        if (composed && composition_takes(p->name))
+        if (l->terms && p->name && param_name_known(l->terms->params, p->name))
             continue;
         if (!is_op_param(p->name))
             l->params[l->n_params++] = *p;
@@ -172,6 +173,20 @@ static void as_sdpa(attn_layer *layer)
     layer->flags &= ~(ATTN_LAYER_UPCAST_ATTENTION | ATTN_LAYER_UPCAST_SOFTMAX);
 }
 
+/* The plugin that reads the terms of "lora+B". */
+static attn_status find_terms(struct layer *l, attn_error *err)
+{
+    struct opened *lora;
+    char id[64];
+    attn_status status = attn_processor_id("lora", id, err);
+    if (status == ATTN_OK)
+        status = processor_open(l->compute, id, &lora, err);
+    if (status != ATTN_OK)
+        return status;
+    return composition_api(attn_host_processor_query(lora->processor, ATTN_TERMS_V1), id, &l->terms,
+                           err);
+}
+
 static attn_status find_processor(struct layer *l, const attn_layer_spec *spec, attn_name *name,
                                   struct opened **opened, attn_error *err)
 {
@@ -184,7 +199,34 @@ static attn_status find_processor(struct layer *l, const attn_layer_spec *spec, 
     const char *base = composition_base(name->processor);
     char id[64];
     status = attn_processor_id(base ? base : name->processor, id, err);
-    return status == ATTN_OK ? processor_open(l->compute, id, opened, err) : status;
+    if (status == ATTN_OK)
+        status = processor_open(l->compute, id, opened, err);
+    return status == ATTN_OK && base ? find_terms(l, err) : status;
+}
+
+/* Low-rank terms that the layer has by itself reach a processor that hands its linears to compute
+ * as they are; from any other they would be lost. */
+static attn_status own_terms(const struct layer *l, const attn_head *head, bool *any,
+                             attn_error *err)
+{
+    const attn_layer *a = &l->layer;
+    const attn_linear *all[] = {&a->to_q, &a->to_k, &a->to_v, &a->to_out, &a->add_k, &a->add_v};
+    *any = false;
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        *any = *any || all[i]->n_terms;
+    if (*any && !(head->flags & ATTN_HEAD_TERMS))
+        return attn_fail(err, ATTN_UNSUPPORTED,
+                         "layer %s has low-rank terms (LoRA), which processor %s does not take",
+                         a->name ? a->name : "(unnamed)", head->id);
+    return ATTN_OK;
+}
+
+static bool has_term_params(const struct layer *l, const attn_layer_spec *spec)
+{
+    for (uint32_t i = 0; i < spec->n_params; ++i)
+        if (param_name_known(l->terms->params, spec->params[i].name))
+            return true;
+    return false;
 }
 
 /* "lora+B": the layer that B is bound to has LoRA's terms. */
@@ -192,7 +234,7 @@ static attn_status compose(struct layer *l, const attn_layer_spec *spec, struct 
                            attn_work *w, attn_error *err)
 {
     attn_status status =
-        composition_open(l->compute, &l->layer, spec->params, spec->n_params,
+        composition_open(l->compute, l->terms, &l->layer, spec->params, spec->n_params,
                          attn_host_processor_head(opened->processor), w, &l->composition, err);
     if (status == ATTN_OK)
         l->layer = *composition_layer(l->composition);
@@ -201,7 +243,7 @@ static attn_status compose(struct layer *l, const attn_layer_spec *spec, struct 
 
 /* A processor's bind may copy and pack: it gets a work without scratch. */
 static attn_status bind_processor(struct layer *l, const attn_layer_spec *spec,
-                                  struct opened *opened, bool composed, attn_error *err)
+                                  struct opened *opened, attn_error *err)
 {
     struct pass *pass;
     attn_status status = pass_create(l->compute, &pass, err);
@@ -212,10 +254,14 @@ static attn_status bind_processor(struct layer *l, const attn_layer_spec *spec,
     char who[160];
     (void)snprintf(who, sizeof who, "%s: layer %s", spec->processor,
                    l->layer.name && *l->layer.name ? l->layer.name : "(unnamed)");
-    status =
-        composition_check(composed, attn_host_processor_query(opened->processor, "attn.params/1"),
-                          spec->params, spec->n_params, who, err);
-    if (status == ATTN_OK && composed)
+    status = composition_check(l->terms ? l->terms->params : NULL,
+                               attn_host_processor_query(opened->processor, "attn.params/1"),
+                               spec->params, spec->n_params, who, err);
+    bool own = false;
+    if (status == ATTN_OK)
+        status = own_terms(l, attn_host_processor_head(opened->processor), &own, err);
+    /* A layer that brings its terms needs none of "lora+B"; given both, composition refuses. */
+    if (status == ATTN_OK && l->terms && (!own || has_term_params(l, spec)))
         status = compose(l, spec, opened, w, err);
     if (status == ATTN_OK)
         status = attn_host_processor_bind(opened->processor, &l->layer, l->params, l->n_params, w,
@@ -252,7 +298,7 @@ attn_status layer_bind(struct compute *c, const attn_layer *layer, const attn_la
     }
     status = choose_op(l, spec, &name, err);
     if (status == ATTN_OK)
-        status = bind_processor(l, spec, opened, composition_base(name.processor) != NULL, err);
+        status = bind_processor(l, spec, opened, err);
     if (status != ATTN_OK)
         goto fail;
     *out = l;

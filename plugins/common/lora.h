@@ -1,7 +1,6 @@
 /* lora.h: LoRA weights given as parameters, made low-rank terms of a layer's linears.
  *
- * Compiled into lora.so, and into libattnsag, where "lora+B" gives the terms to the linears of any
- * processor B.  Names are diffusers' (v0.26.3 src/diffusers/models/lora.py and
+ * Compiled into lora.so.  Names are diffusers' (v0.26.3 src/diffusers/models/lora.py and
  * attention_processor.py, LoRAAttnProcessor): "<adapter>.to_q_lora.down.weight"; a single LoRA may
  * leave "<adapter>." out.
  */

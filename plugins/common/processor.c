@@ -198,5 +198,5 @@ const void *processor_query(const char *id)
 {
     if (id && strcmp(id, "attn.params/1") == 0)
         return processor_kind.params;
-    return NULL;
+    return id && processor_kind.query ? processor_kind.query(id) : NULL;
 }

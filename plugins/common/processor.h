@@ -48,6 +48,7 @@ struct processor_kind {
                         attn_error *err);
     void (*unbind)(attn_binding *b); /* may be NULL */
     void (*forward)(struct forward *f);
+    const void *(*query)(const char *id); /* besides "attn.params/1"; may be NULL */
 };
 extern const struct processor_kind processor_kind;
 

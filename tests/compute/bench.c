@@ -112,7 +112,13 @@ static void conv(int64_t b, int64_t size, int64_t in, int64_t in2, int64_t out, 
                   ws[] = {out, in + in2, kernel, kernel};
     struct sample x = sample_random(F32, PLAIN, 4, xs), x2 = sample_random(F32, PLAIN, 4, x2s);
     struct sample y = sample_output(F32, PLAIN, 4, ys), weight = sample_random(F32, PLAIN, 4, ws);
-    struct conv_desc d = {in + in2, out, kernel, stride, kernel / 2, kernel / 2, &weight.t, NULL};
+    struct conv_desc d = {.in_channels = in + in2,
+                          .out_channels = out,
+                          .kernel = kernel,
+                          .stride = stride,
+                          .pad_low = kernel / 2,
+                          .pad_high = kernel / 2,
+                          .weight = &weight.t};
     struct conv_arg a = {.x = x.t, .y = y.t};
     if (in2)
         a.x2 = x2.t;

@@ -71,8 +71,14 @@ static void run_case(struct fixture *f, const struct conv_case *k)
     struct sample b = sample_random(k->weight_type, PLAIN, 1, bs);
     struct sample r = sample_random(F32, k->y_layout, 4, ys);
     struct sample y = sample_output(F32, k->y_layout, 4, ys);
-    struct conv_desc desc = {k->in + k->in2, k->out,      k->kernel, k->stride,
-                             k->pad_low,     k->pad_high, &w.t,      k->residual ? NULL : &b.t};
+    struct conv_desc desc = {.in_channels = k->in + k->in2,
+                             .out_channels = k->out,
+                             .kernel = k->kernel,
+                             .stride = k->stride,
+                             .pad_low = k->pad_low,
+                             .pad_high = k->pad_high,
+                             .weight = &w.t,
+                             .bias = k->residual ? NULL : &b.t};
     struct conv *conv;
     ATTN_ERROR_ON(err, 256);
     if (f->c->api->conv_create(f->c, &desc, &conv, &err) != ATTN_OK)
@@ -128,7 +134,7 @@ static void residual_may_be_y(void **state)
     const int64_t s[] = {1, 4, 4, 6}, ws[] = {6, 6, 1, 1};
     struct sample x = sample_random(F32, PLAIN, 4, s), w = sample_random(F32, PLAIN, 4, ws);
     struct sample y = sample_output(F32, PLAIN, 4, s);
-    struct conv_desc desc = {6, 6, 1, 1, 0, 0, &w.t, NULL};
+    struct conv_desc desc = {6, 6, 1, 1, 0, 0, &w.t, NULL, NULL, 0};
     struct conv *conv;
     assert_int_equal(f->c->api->conv_create(f->c, &desc, &conv, NULL), ATTN_OK);
     struct conv_call c = {.conv = conv, .x = x.t, .y = y.t};
@@ -155,7 +161,7 @@ static void wrong_shapes(void **state)
     const int64_t xs[] = {1, 4, 4, 6}, ws[] = {5, 6, 3, 3}, ys[] = {1, 4, 3, 5};
     struct sample x = sample_random(F32, PLAIN, 4, xs), w = sample_random(F32, PLAIN, 4, ws);
     struct sample y = sample_output(F32, PLAIN, 4, ys);
-    struct conv_desc desc = {6, 4, 3, 1, 1, 1, &w.t, NULL};
+    struct conv_desc desc = {6, 4, 3, 1, 1, 1, &w.t, NULL, NULL, 0};
     struct conv *conv;
     ATTN_ERROR_ON(err, 256);
     assert_int_equal(f->c->api->conv_create(f->c, &desc, &conv, &err), ATTN_INVALID);

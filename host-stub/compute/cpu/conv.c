@@ -27,9 +27,9 @@ static attn_status desc_check(const struct conv_desc *d, attn_error *err)
 
 void cpu_conv_destroy(struct compute *c, struct conv *conv)
 {
-    (void)c;
     if (!conv)
         return;
+    conv_terms_destroy(c, conv->terms);
     conv_weights_destroy(conv->cpu, conv->weights);
     free(conv);
 }
@@ -52,6 +52,8 @@ attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct
                           .pad_low = d->pad_low,
                           .pad_high = d->pad_high};
     status = conv_weights_create(conv, d, err);
+    if (status == ATTN_OK && d->n_terms)
+        status = conv_terms_create(conv, d, err);
     if (status != ATTN_OK) {
         cpu_conv_destroy(c, conv);
         return status;
@@ -98,8 +100,12 @@ attn_status cpu_conv(attn_work *w, const struct conv *conv, const attn_tensor *x
     if (check(w, conv, x, x2, e, y) != ATTN_OK)
         return w->status;
     uint64_t mark = work_mark(w);
-    conv_run(w, conv, x, tensor_here(x2) ? x2 : NULL,
-             e && tensor_here(e->residual) ? e->residual : NULL, e ? e->activation : ACT_NONE, y);
+    if (conv->terms)
+        conv_terms_run(w, conv, x, x2, e, y);
+    else
+        conv_run(w, conv, x, tensor_here(x2) ? x2 : NULL,
+                 e && tensor_here(e->residual) ? e->residual : NULL, e ? e->activation : ACT_NONE,
+                 y);
     work_reset(w, mark);
     return w->status;
 }

@@ -5,7 +5,7 @@
 
 #include "cpu.h"
 
-#define TERMS_MAX 7
+#define TERMS_MAX 64 /* as many adapters as a layer can have */
 
 /* y = alpha act(x weight' + bias + terms) + beta c; gated: y = a gelu(g), [a | g] = the sum. */
 struct linear_call {

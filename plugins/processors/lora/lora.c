@@ -5,14 +5,15 @@
  *
  * For engines that hold an adapter's weights as parameters of bind: it makes terms of them and
  * runs the layer, with added projections where it has them.  (Through libattnsag any processor
- * takes LoRA as "lora+<processor>".)  With merged=1 the terms are added to copies of the weights
- * instead; unbind drops the copies.
+ * takes LoRA as "lora+<processor>": terms.c reads the terms for it.)  With merged=1 the terms are
+ * added to copies of the weights instead; unbind drops the copies.
  *
  * Check: meson test processors       Time: meson test --benchmark processors
  */
 #include "lora.h"
 
 #include "added.h"
+#include "terms.h"
 
 struct lora_state {
     struct lora lora;
@@ -75,6 +76,7 @@ const struct processor_kind processor_kind = {
     .bind = lora_bind,
     .unbind = lora_unbind,
     .forward = lora_forward,
+    .query = terms_query,
 };
 
 PROCESSOR_EXPORT("lora", 0,
