@@ -1,10 +1,9 @@
 #include "layer_file.h"
 
 #include "attention_config.h"
-#include "safetensors.h"
+#include "stored_number.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,46 +15,9 @@ struct layer_memory {
 
 /* -- tensors ----------------------------------------------------------------------------------- */
 
-static float half_to_float(uint16_t h)
-{
-    int sign = h >> 15, exponent = h >> 10 & 31, mantissa = h & 1023;
-    float value = exponent == 31  ? (mantissa ? NAN : INFINITY)
-                  : exponent == 0 ? ldexpf((float)mantissa, -24)
-                                  : ldexpf((float)(mantissa + 1024), exponent - 25);
-    return sign ? -value : value;
-}
-
-static float bfloat_to_float(uint16_t h)
-{
-    uint32_t bits = (uint32_t)h << 16;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/* Element i of a file's tensor, which promises no alignment. */
-static float stored_value(const safetensors_tensor *t, uint64_t i)
-{
-    const char *at = (const char *)t->data + i * (t->dtype.bits / 8);
-    float single;
-    double whole;
-    uint16_t half;
-    if (t->dtype.bits == 32) {
-        memcpy(&single, at, sizeof single);
-        return single;
-    }
-    if (t->dtype.bits == 64) {
-        memcpy(&whole, at, sizeof whole);
-        return (float)whole;
-    }
-    memcpy(&half, at, sizeof half);
-    return t->dtype.code == ATTN_CODE_BFLOAT ? bfloat_to_float(half) : half_to_float(half);
-}
-
 static attn_status stored_check(const char *path, const safetensors_tensor *t, attn_error *err)
 {
-    int is_float = t->dtype.code == ATTN_CODE_FLOAT || t->dtype.code == ATTN_CODE_BFLOAT;
-    if (!is_float || t->dtype.bits < 16)
+    if (!stored_is_float(t))
         return attn_fail(err, ATTN_INVALID, "%s: %s is of type %s, expected F32, F16, BF16 or F64",
                          path, t->name, safetensors_dtype_name(t->dtype));
     if (t->rank > 4)
@@ -81,7 +43,7 @@ static attn_status layer_file_widen(struct layer_file *f, const char *path,
         return attn_fail(err, ATTN_NOMEM, "%s: no memory for %s", path, stored->name);
     }
     for (uint64_t i = 0; i < count; i++)
-        values[i] = stored_value(stored, i);
+        values[i] = stored_number(stored, i);
     *block = (struct layer_memory){.next = f->memory, .values = values};
     f->memory = block;
     *t = (attn_tensor){.data = values,

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WIDTH = 1 << 16, MAX_LAYERS = 256, NAME_BYTES = 96 };
+enum { MAX_WIDTH = 1 << 16, MAX_LAYERS = 256, MAX_ADDED = 1 << 16, NAME_BYTES = 96 };
 
 struct text_config {
     int64_t vocabulary, width, inner, layers, heads, tokens;
@@ -28,6 +28,10 @@ struct text_encoder {
     attn_norm final_norm;
     char *op;
     struct pass *pass;
+    float *added; /* [n_added, width]: tokens beyond the vocabulary */
+    int64_t n_added;
+    float scales[LORA_MOST_FILES];
+    uint32_t n_scales;
 };
 
 /* -- building -------------------------------------------------------------------------------- */
@@ -98,15 +102,9 @@ static void build(struct text_encoder *t)
                  prefix);
 }
 
-attn_status text_encoder_open(struct compute *c, const char *folder, const char *op,
-                              struct text_encoder **out, attn_error *err)
-{
-    const struct model_source source = {.folder = folder};
-    return text_encoder_open_source(c, &source, op, out, err);
-}
-
-attn_status text_encoder_open_source(struct compute *c, const struct model_source *source,
-                                     const char *op, struct text_encoder **out, attn_error *err)
+attn_status text_encoder_open_adapted(struct compute *c, const struct model_source *source,
+                                      const char *op, struct lora_set *loras,
+                                      struct text_encoder **out, attn_error *err)
 {
     /* an integer table of 0, 1, 2, ... that older versions of transformers wrote */
     static const char *const known[] = {"text_model.embeddings.position_ids",
@@ -123,9 +121,13 @@ attn_status text_encoder_open_source(struct compute *c, const struct model_sourc
         status = config_read(source, &t->config, err);
     }
     if (status == ATTN_OK) {
+        status = lora_set_family(loras, t->config.width, err);
+    }
+    if (status == ATTN_OK) {
         status = weights_open_source(c, source, "model", &t->weights, err);
     }
     if (status == ATTN_OK) {
+        weights_adapt(t->weights, loras, LORA_TEXT_ENCODER);
         build(t);
         status = weights_done(t->weights, known);
     }
@@ -140,6 +142,19 @@ attn_status text_encoder_open_source(struct compute *c, const struct model_sourc
     return ATTN_OK;
 }
 
+attn_status text_encoder_open_source(struct compute *c, const struct model_source *source,
+                                     const char *op, struct text_encoder **out, attn_error *err)
+{
+    return text_encoder_open_adapted(c, source, op, NULL, out, err);
+}
+
+attn_status text_encoder_open(struct compute *c, const char *folder, const char *op,
+                              struct text_encoder **out, attn_error *err)
+{
+    const struct model_source source = {.folder = folder};
+    return text_encoder_open_source(c, &source, op, out, err);
+}
+
 void text_encoder_close(struct text_encoder *t)
 {
     if (!t) {
@@ -147,8 +162,43 @@ void text_encoder_close(struct text_encoder *t)
     }
     pass_destroy(t->pass);
     weights_close(t->weights);
+    free(t->added);
     free(t->op);
     free(t);
+}
+
+void text_encoder_set_scales(struct text_encoder *t, const float *scales, uint32_t n)
+{
+    t->n_scales = n;
+    for (uint32_t i = 0; i < n; i++) {
+        t->scales[i] = scales[i];
+    }
+}
+
+attn_status text_encoder_extend(struct text_encoder *t, const float *vectors, int64_t n,
+                                int32_t *first, attn_error *err)
+{
+    const size_t width = (size_t)t->config.width;
+    const int64_t total = t->n_added + n;
+    float *longer;
+    if (n < 1 || total > MAX_ADDED) {
+        return attn_fail(err, ATTN_INVALID, "%lld added tokens, expected 1 to %d", (long long)total,
+                         MAX_ADDED);
+    }
+    longer = realloc(t->added, (size_t)total * width * sizeof(*longer));
+    if (!longer) {
+        return attn_fail(err, ATTN_NOMEM, "no memory for %lld added tokens", (long long)total);
+    }
+    memcpy(longer + (size_t)t->n_added * width, vectors, (size_t)n * width * sizeof(*longer));
+    *first = (int32_t)text_encoder_vocabulary(t);
+    t->added = longer;
+    t->n_added = total;
+    return ATTN_OK;
+}
+
+int64_t text_encoder_vocabulary(const struct text_encoder *t)
+{
+    return t->config.vocabulary + t->n_added;
 }
 
 int64_t text_encoder_width(const struct text_encoder *t)
@@ -159,11 +209,6 @@ int64_t text_encoder_width(const struct text_encoder *t)
 int64_t text_encoder_tokens(const struct text_encoder *t)
 {
     return t->config.tokens;
-}
-
-int64_t text_encoder_vocabulary(const struct text_encoder *t)
-{
-    return t->config.vocabulary;
 }
 
 int32_t text_encoder_openclip(const struct text_encoder *t)
@@ -239,16 +284,74 @@ static void add_feed_forward(attn_work *w, const struct text_encoder *t,
     work_reset(w, mark);
 }
 
+/* Row `row` of a matrix. */
+static attn_tensor row_of(const attn_tensor *matrix, int64_t row)
+{
+    attn_tensor t = *matrix;
+    t.shape[0] = 1;
+    t.align = 0;
+    if (t.data) {
+        t.data = (char *)t.data + row * t.stride[0] * (t.bits / 8);
+    }
+    return t;
+}
+
+/* x[row] = the vector of an added token + its position's. */
+static void embed_added(attn_work *w, const struct text_encoder *t, int64_t added, int64_t position,
+                        const attn_tensor *row)
+{
+    const int64_t width = t->config.width;
+    const uint64_t mark = work_mark(w);
+    const attn_tensor host = {.data = t->added + added * width,
+                              .shape = {1, width},
+                              .stride = {width, 1},
+                              .device_type = ATTN_DEVICE_CPU,
+                              .code = ATTN_CODE_FLOAT,
+                              .bits = 32,
+                              .lanes = 1,
+                              .rank = 2};
+    const attn_tensor vector = work_take(w, NULL, 2, host.shape);
+    const attn_tensor place = row_of(&t->position_table, position);
+    work_api(w)->write(w, &host, &vector);
+    work_math(w)->combine(w, 1.0f, &vector, 1.0f, &place, row);
+    work_reset(w, mark);
+}
+
+/* Ids beyond the vocabulary stand at 0 in `plain` and get their vectors afterwards. */
+static void embed(attn_work *w, const struct text_encoder *t, const attn_tensor *host_ids,
+                  const attn_tensor *plain, const attn_tensor *x)
+{
+    const struct compute_api *api = work_api(w);
+    const int32_t *ids = host_ids->data;
+    const int64_t tokens = t->config.tokens;
+    const int64_t n = host_ids->shape[0] * tokens;
+    const uint64_t mark = work_mark(w);
+    const attn_tensor device_ids = work_take(w, plain, 2, plain->shape);
+    attn_tensor rows = *x;
+    api->write(w, plain, &device_ids);
+    api->embed(w, &device_ids, &t->token_table, &t->position_table, x);
+    work_reset(w, mark);
+    rows.rank = 2;
+    rows.shape[0] = n;
+    rows.shape[1] = rows.stride[0] = t->config.width;
+    rows.stride[1] = 1;
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] >= t->config.vocabulary) {
+            const attn_tensor row = row_of(&rows, i);
+            embed_added(w, t, ids[i] - t->config.vocabulary, i % tokens, &row);
+        }
+    }
+}
+
 static attn_status forward(attn_work *w, const struct text_encoder *t, int64_t n_layers,
-                           const attn_tensor *host_ids, const attn_tensor *out)
+                           const attn_tensor *host_ids, const attn_tensor *plain,
+                           const attn_tensor *out)
 {
     const struct compute_api *api = work_api(w);
     const attn_tensor x = work_take(w, NULL, 3, out->shape);
-    const uint64_t mark = work_mark(w);
-    const attn_tensor ids = work_take(w, host_ids, 2, host_ids->shape);
-    api->write(w, host_ids, &ids);
-    api->embed(w, &ids, &t->token_table, &t->position_table, &x);
-    work_reset(w, mark);
+    w->scales = t->scales;
+    w->n_scales = t->n_scales;
+    embed(w, t, host_ids, plain, &x);
     for (int64_t i = 0; i < n_layers; i++) {
         add_attention(w, t, &t->layers[i], &x);
         add_feed_forward(w, t, &t->layers[i], &x);
@@ -266,12 +369,22 @@ static attn_status ids_check(const struct text_encoder *t, int64_t batch, const 
 {
     const int64_t n = batch * t->config.tokens;
     for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->config.vocabulary) {
+        if (ids[i] < 0 || ids[i] >= text_encoder_vocabulary(t)) {
             return attn_fail(err, ATTN_INVALID, "token id %d, expected 0 to %lld", (int)ids[i],
-                             (long long)t->config.vocabulary - 1);
+                             (long long)text_encoder_vocabulary(t) - 1);
         }
     }
     return ATTN_OK;
+}
+
+/* A copy with 0 in place of added tokens, for the caller to free; NULL without memory. */
+static int32_t *ids_within(const struct text_encoder *t, const int32_t *ids, int64_t n)
+{
+    int32_t *copy = malloc((size_t)n * sizeof(*copy));
+    for (int64_t i = 0; copy && i < n; i++) {
+        copy[i] = ids[i] < t->config.vocabulary ? ids[i] : 0;
+    }
+    return copy;
 }
 
 attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_t *ids,
@@ -295,8 +408,10 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
                                   .lanes = 1,
                                   .rank = 2};
     const int64_t n_layers = c->layers - clip_skip;
+    attn_tensor plain = host_ids;
     attn_work *w;
     attn_status status;
+    plain.data = NULL;
     if (batch < 1) {
         return attn_fail(err, ATTN_INVALID, "%lld prompts, expected 1 or more", (long long)batch);
     }
@@ -306,11 +421,18 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
     }
     status = ids_check(t, batch, ids, err);
     if (status == ATTN_OK) {
-        status = forward(pass_dry(t->pass, err), t, n_layers, &host_ids, &host_out);
+        plain.data = ids_within(t, ids, batch * c->tokens);
+        status = plain.data
+                     ? ATTN_OK
+                     : attn_fail(err, ATTN_NOMEM, "no memory for %lld prompts", (long long)batch);
     }
-    if (status != ATTN_OK) {
-        return status;
+    if (status == ATTN_OK) {
+        status = forward(pass_dry(t->pass, err), t, n_layers, &host_ids, &plain, &host_out);
     }
-    w = pass_real(t->pass, NULL, err);
-    return w ? forward(w, t, n_layers, &host_ids, &host_out) : ATTN_NOMEM;
+    if (status == ATTN_OK) {
+        w = pass_real(t->pass, NULL, err);
+        status = w ? forward(w, t, n_layers, &host_ids, &plain, &host_out) : ATTN_NOMEM;
+    }
+    free(plain.data);
+    return status;
 }

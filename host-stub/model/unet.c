@@ -33,7 +33,7 @@ static void choose(void *ctx, const char *layer, attn_layer_spec *spec)
     const struct unet *u = ctx;
     attn_status status;
     spec->processor = "standard";
-    if (!u->processors || weights_status(u->weights) != ATTN_OK) {
+    if (!u->processors || !u->processors->choose || weights_status(u->weights) != ATTN_OK) {
         return;
     }
     status = u->processors->choose(u->processors->ctx, layer, spec, u->err);
@@ -118,10 +118,17 @@ attn_status unet_open_source(struct compute *c, const struct model_source *sourc
     u->processors = p;
     u->err = err;
     status = unet_config_read(source, &u->config, err);
+    if (status == ATTN_OK && p) {
+        status = lora_set_family(p->loras, u->config.cross_dim, err);
+    }
+    if (status == ATTN_OK && p && p->begin) {
+        status = p->begin(p->ctx, u->config.cross_dim, err);
+    }
     if (status == ATTN_OK) {
         status = weights_open_source(c, source, "diffusion_pytorch_model", &u->weights, err);
     }
     if (status == ATTN_OK) {
+        weights_adapt(u->weights, p ? p->loras : NULL, LORA_UNET);
         build(u);
         status = weights_done(u->weights, unused);
     }
@@ -264,7 +271,7 @@ static attn_tensor centred(attn_work *w, const attn_tensor *x)
     return out;
 }
 
-attn_status unet_forward(attn_work *w, struct unet *u, const struct unet_call *call)
+static attn_status forward(attn_work *w, struct unet *u, const struct unet_call *call)
 {
     const uint64_t mark = work_mark(w);
     const uint32_t n = u->config.n_levels;
@@ -298,4 +305,17 @@ attn_status unet_forward(attn_work *w, struct unet *u, const struct unet_call *c
     work_api(w)->conv(w, u->conv_out, &x, NULL, NULL, &call->out);
     work_reset(w, mark);
     return w->status;
+}
+
+attn_status unet_forward(attn_work *w, struct unet *u, const struct unet_call *call)
+{
+    const float *scales = w->scales;
+    const uint32_t n_scales = w->n_scales;
+    attn_status status;
+    w->scales = call->scales;
+    w->n_scales = call->n_scales;
+    status = forward(w, u, call);
+    w->scales = scales;
+    w->n_scales = n_scales;
+    return status;
 }

@@ -3,6 +3,7 @@
 #define ATTNPLUG_MODEL_UNET_H
 
 #include "layer.h"
+#include "lora_set.h"
 #include "model_source.h"
 
 struct unet;
@@ -10,8 +11,11 @@ struct unet;
 /* Which processor a layer gets: asked once for each attention layer, by diffusers' name
  * ("down_blocks.0.attentions.0.transformer_blocks.0.attn1"). */
 struct unet_processors {
+    /* Called before the first layer, with the width of the prompt embeddings; may be NULL. */
+    attn_status (*begin)(void *ctx, int64_t cross_dim, attn_error *err);
     attn_status (*choose)(void *ctx, const char *layer, attn_layer_spec *spec, attn_error *err);
     void *ctx;
+    struct lora_set *loras; /* whose terms its modules get; outlives the UNet; NULL: none */
 };
 
 attn_status unet_open_source(struct compute *c, const struct model_source *source,
@@ -39,6 +43,8 @@ struct unet_call {
     const attn_param *params; /* n_params runtime values for every processor: diffusers'
                                  cross_attention_kwargs */
     uint32_t n_params;
+    uint32_t n_scales;
+    const float *scales; /* n_scales: what low-rank terms are multiplied by, one for each LoRA */
 };
 
 /* In a pass of the caller's: dry it plans, real it computes. */

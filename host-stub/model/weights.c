@@ -1,4 +1,4 @@
-#include "weights.h"
+#include "weights_private.h"
 
 #include "attn_host.h"
 #include "tensor_set.h"
@@ -27,6 +27,8 @@ struct weights {
     size_t n_items, capacity;
     attn_status status;
     attn_error *err;
+    struct lora_set *loras; /* NULL: none */
+    enum lora_component component;
 };
 
 enum { NAME_BYTES = 256, SHAPE_BYTES = 96 };
@@ -188,6 +190,18 @@ struct compute *weights_compute(const struct weights *w)
     return w->compute;
 }
 
+void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component)
+{
+    w->loras = loras;
+    w->component = component;
+}
+
+struct lora_set *weights_loras(const struct weights *w, enum lora_component *component)
+{
+    *component = w->component;
+    return w->loras;
+}
+
 static int begins_with_one_of(const char *name, const char *const *known)
 {
     for (; known && *known; known++) {
@@ -334,7 +348,7 @@ static void let_go(const struct weights *w, const attn_tensor *host)
 /* -- their forms on the device --------------------------------------------------------------- */
 
 /* Uploaded, in the element type `dtype` (NULL: the compute's). */
-static attn_tensor upload(struct weights *w, const attn_tensor *host, const attn_tensor *dtype)
+attn_tensor weights_upload(struct weights *w, const attn_tensor *host, const attn_tensor *dtype)
 {
     const attn_tensor absent = {0};
     struct item *item = item_reserve(w, ITEM_TENSOR);
@@ -360,7 +374,7 @@ static attn_tensor device_tensor(struct weights *w, const char *name, const char
     attn_tensor host;
     (void)snprintf(whole, sizeof(whole), "%s%s", name, ending);
     host = host_tensor(w, whole, rank, shape);
-    return upload(w, &host, NULL);
+    return weights_upload(w, &host, NULL);
 }
 
 attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape,
@@ -376,7 +390,7 @@ attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape
     }
     dtype.code = host.code;
     dtype.bits = host.bits;
-    return upload(w, &host, &dtype);
+    return weights_upload(w, &host, &dtype);
 }
 
 void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t in, int32_t bias,
@@ -389,6 +403,7 @@ void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t
     if (bias) {
         linear->bias = device_tensor(w, name, ".bias", 1, shape);
     }
+    weights_lora_linear(w, linear, name);
 }
 
 void weights_pointwise(struct weights *w, attn_linear *linear, int64_t out, int64_t in,
@@ -400,6 +415,7 @@ void weights_pointwise(struct weights *w, attn_linear *linear, int64_t out, int6
     linear->weight = device_tensor(w, name, ".weight", 4, shape);
     linear->weight.rank = linear->weight.rank ? 2 : 0;
     linear->bias = device_tensor(w, name, ".bias", 1, shape);
+    weights_lora_linear(w, linear, name);
 }
 
 void weights_norm(struct weights *w, attn_norm *norm, uint32_t kind, int64_t channels,
@@ -431,6 +447,7 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     weight = host_tensor(w, whole, 4, shape);
     (void)snprintf(whole, sizeof(whole), "%s.bias", name);
     bias = host_tensor(w, whole, 1, shape);
+    weights_lora_conv(w, &d, name);
     item = item_reserve(w, ITEM_CONV);
     if (!item) {
         return NULL;

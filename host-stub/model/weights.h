@@ -11,6 +11,7 @@
 #define ATTNPLUG_MODEL_WEIGHTS_H
 
 #include "layer.h"
+#include "lora_set.h"
 #include "model_source.h"
 
 #define WEIGHTS_NAMED(format_at) __attribute__((format(printf, (format_at), (format_at) + 1)))
@@ -25,6 +26,10 @@ attn_status weights_open_source(struct compute *c, const struct model_source *so
 attn_status weights_open(struct compute *c, const char *folder, const char *base,
                          struct weights **out, attn_error *err);
 void weights_close(struct weights *w); /* NULL does nothing */
+
+/* From here on linears and convolutions get the low-rank terms that the files of `loras` (NULL: none)
+ * have for their names.  loras outlives the weights. */
+void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component);
 
 struct compute *weights_compute(const struct weights *w);
 /* Says the first failure.  Otherwise tensors that nobody asked for are told to the log, but for

@@ -119,7 +119,7 @@ static void every_layer_is_chosen_and_told(void **state)
 {
     struct machine *m = *state;
     struct chooser chooser = {.op = "math"};
-    const struct unet_processors processors = {choose, &chooser};
+    const struct unet_processors processors = {.choose = choose, .ctx = &chooser};
     struct unet *u = net_open(m, "tiny-odd", &processors);
     safetensors *golden = golden_open("unet", "tiny-odd");
     const char *name;
@@ -146,7 +146,7 @@ static void a_refused_layer_is_named(void **state)
 {
     struct machine *m = *state;
     ATTN_ERROR_ON(err, 512);
-    const struct unet_processors processors = {refuse, NULL};
+    const struct unet_processors processors = {.choose = refuse};
     struct unet *u = NULL;
     char folder[512];
     model_folder(folder, "tiny-sd1", "unet");
