@@ -24,9 +24,26 @@ typedef struct {
     attn_layer_spec spec;
 } attn_sag_processor;
 
+/* A LoRA file (.safetensors, in any of diffusers' forms of names or kohya's), or a folder that has
+ * pytorch_lora_weights.safetensors. */
+typedef struct {
+    const char *file;
+    uint32_t flags; /* ATTN_SAG_LORA_TEXT_SCALE; 0 */
+    uint32_t reserved;
+    double scale;              /* 1: as it was trained */
+    double text_encoder_scale; /* with ATTN_SAG_LORA_TEXT_SCALE, else as `scale` */
+} attn_sag_lora;
+#define ATTN_SAG_LORA_TEXT_SCALE 1u
+
+/* Vectors of a new token: textual inversion, or a modifier token of Custom Diffusion. */
+typedef struct {
+    const char *file;  /* .safetensors, or a folder that has learned_embeds.safetensors */
+    const char *token; /* how prompts call it; NULL: as the file says */
+} attn_sag_inversion;
+
 typedef struct {
     uint32_t size;      /* sizeof(attn_sag_open_options) */
-    uint32_t flags;     /* ATTN_SAG_EMA, ATTN_SAG_PROMPTS_ONLY; 0 */
+    uint32_t flags;     /* ATTN_SAG_EMA, ATTN_SAG_PROMPTS_ONLY, ATTN_SAG_LORA_IGNORE_UNKNOWN; 0 */
     const char *model;  /* a folder in diffusers' format, or one .safetensors file with a whole
                            Stable Diffusion 1.x or 2.x model under its original names */
     const char *device; /* "cpu" (default) */
@@ -51,11 +68,19 @@ typedef struct {
                                     own; NULL.  A single file of Stable Diffusion 2.x does not say
                                     which it wants and is taken for v_prediction, as in
                                     diffusers: its 512 base model needs "epsilon" */
+    const attn_sag_lora *loras; /* n_loras, at most 64: all act at once, each at its scale times the
+                                   run's cross_attention_kwargs "scale"; NULL */
+    const attn_sag_inversion *inversions; /* n_inversions; NULL */
+    uint32_t n_loras, n_inversions;
+    const char *custom_diffusion; /* weights of Custom Diffusion: a file, or a folder that has
+                                     pytorch_custom_diffusion_weights.safetensors; NULL */
 } attn_sag_open_options;
 /* Of a single file that has them, the UNet's averaged weights (model_ema.*). */
 #define ATTN_SAG_EMA 1u
 /* Tokenizer and text encoder alone, for attn_sag_encode: attn_sag_run is ATTN_INVALID. */
 #define ATTN_SAG_PROMPTS_ONLY 2u
+/* Tensors of LoRA files that fit nothing in the model are told to `log`; else they are an error. */
+#define ATTN_SAG_LORA_IGNORE_UNKNOWN 4u
 
 /* registry outlives the pipeline. Errors name the file and what was expected. [any]
  *
@@ -111,7 +136,7 @@ typedef struct {
                                      [n, height, width, 3]; "latent": images stays absent */
     const attn_param
         *cross_attention_kwargs; /* runtime values for every processor of the UNet in both
-                              passes: "scale" of LoRA, and what else a processor takes */
+                              passes: "scale" of LoRA, which the text encoder's takes too, and what else a processor takes */
 } attn_sag_run_options;
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u

@@ -1,5 +1,5 @@
 /* sag_components.c: a model's parts, loaded once for any number of pipelines. */
-#include "sag_private.h"
+#include "sag_adapters.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 /* What unet_open asks about each layer. */
 struct chooser {
     const attn_sag_open_options *options;
+    struct custom_diffusion *custom;
     uint32_t *matches; /* layers that each processor option's glob matched */
 };
 
@@ -17,19 +18,26 @@ static attn_status processor_choose(void *ctx, const char *layer, attn_layer_spe
 {
     struct chooser *chooser = ctx;
     const attn_sag_open_options *o = chooser->options;
-    (void)err;
+    int32_t named = 0;
     *spec = (attn_layer_spec){.size = sizeof *spec, .processor = "standard"};
     for (uint32_t i = 0; i < o->n_processors; i++) {
         const attn_sag_processor *p = &o->processors[i];
         if (!p->glob || fnmatch(p->glob, layer, 0) == 0) {
             *spec = p->spec;
             chooser->matches[i]++;
+            named = 1;
         }
     }
     if (!spec->op) {
         spec->op = o->op;
     }
-    return ATTN_OK;
+    return custom_diffusion_choose(chooser->custom, layer, named, spec, err);
+}
+
+static attn_status unet_begin(void *ctx, int64_t cross_dim, attn_error *err)
+{
+    const struct chooser *chooser = ctx;
+    return custom_diffusion_family(chooser->custom, cross_dim, err);
 }
 
 /* A name that matches no layer is most likely misspelt, and would change nothing silently. */
@@ -102,7 +110,7 @@ static attn_status text_load(struct sag_components *m, const char *op, attn_erro
     char *folder;
     attn_status status = files_source(&m->files, PART_TEXT, &source, &folder, err);
     if (!status && files_have(&m->files, &source)) {
-        status = text_encoder_open_source(m->compute, &source, op, &m->text, err);
+        status = text_encoder_open_adapted(m->compute, &source, op, m->loras, &m->text, err);
     }
     free(folder);
     return status ? status : tokenizer_load(m, err);
@@ -111,8 +119,11 @@ static attn_status text_load(struct sag_components *m, const char *op, attn_erro
 static attn_status unet_load(struct sag_components *m, const attn_sag_open_options *o,
                              attn_error *err)
 {
-    struct chooser chooser = {.options = o};
-    struct unet_processors processors = {.choose = processor_choose, .ctx = &chooser};
+    struct chooser chooser = {.options = o, .custom = m->custom};
+    struct unet_processors processors = {.begin = unet_begin,
+                                         .choose = processor_choose,
+                                         .ctx = &chooser,
+                                         .loras = m->loras};
     struct model_source source;
     char *folder;
     attn_status status = files_source(&m->files, PART_UNET, &source, &folder, err);
@@ -170,12 +181,21 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
         status = vae_load(m, o->op, err);
     }
     if (!status) {
+        status = adapters_open(m, o, err);
+    }
+    if (!status) {
         status = text_load(m, o->op, err);
+    }
+    if (!status) {
+        status = inversions_load(m, o, err);
     }
     if (!status && whole) {
         status = unet_load(m, o, err);
     }
-    return status || !whole ? status : fit_check(m, err);
+    if (!status && whole) {
+        status = fit_check(m, err);
+    }
+    return status ? status : adapters_done(m, o, err);
 }
 
 attn_status components_open(const attn_sag_open_options *o, struct sag_components **out,
@@ -213,6 +233,8 @@ void components_leave(struct sag_components *m)
     vae_close(m->vae);
     unet_close(m->unet);
     text_encoder_close(m->text);
+    custom_diffusion_close(m->custom);
+    lora_set_close(m->loras);
     tokenizer_close(m->tokenizer);
     if (m->compute) {
         m->compute->api->destroy(m->compute);

@@ -78,7 +78,7 @@ static attn_status negative_encode(struct sag_job *job, float *out)
     uint32_t n = o->n_negative ? o->n_negative : 1;
     const char *const empty[] = {""};
     char *unsaid = NULL; /* diffusers warns of cut prompts, not of cut negative ones */
-    attn_status status = prompts_encode(job->sag, o->n_negative ? o->negative_prompts : empty, n, 0,
+    attn_status status = prompts_encode(job->sag, o->n_negative ? o->negative_prompts : empty, n, 0, job->lora_scale,
                                         out, &unsaid, job->err);
     free(unsaid);
     size_t floats_each = (size_t)(job->tokens * job->dim);
@@ -97,7 +97,7 @@ static attn_status embeds_fill(struct sag_job *job)
     if (o->prompt_embeds) {
         embeds_copy(o->prompt_embeds, positive);
     } else {
-        status = prompts_encode(job->sag, o->prompts, o->n_prompts, o->clip_skip, positive,
+        status = prompts_encode(job->sag, o->prompts, o->n_prompts, o->clip_skip, job->lora_scale, positive,
                                 &job->warning, job->err);
     }
     if (!status) {

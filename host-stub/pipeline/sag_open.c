@@ -17,6 +17,9 @@ static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err
                    {"op", o->op != NULL},
                    {"processors", o->n_processors != 0},
                    {"variant", o->variant != NULL},
+                   {"loras", o->n_loras != 0},
+                   {"inversions", o->n_inversions != 0},
+                   {"custom_diffusion", o->custom_diffusion != NULL},
                    {"ATTN_SAG_EMA", (o->flags & ATTN_SAG_EMA) != 0},
                    {"ATTN_SAG_PROMPTS_ONLY", (o->flags & ATTN_SAG_PROMPTS_ONLY) != 0}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {

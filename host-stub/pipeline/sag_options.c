@@ -195,6 +195,21 @@ static attn_status kwargs_check(struct sag_job *job)
     return ATTN_OK;
 }
 
+/* LoRA's scale of the call: of the text encoder's terms as well. */
+static attn_status lora_scale_read(struct sag_job *job)
+{
+    const attn_sag_run_options *o = &job->o;
+    job->lora_scale = 1;
+    for (uint32_t i = 0; i < o->n_cross_attention_kwargs; i++) {
+        const attn_param *p = &o->cross_attention_kwargs[i];
+        if (strcmp(p->name, "scale") == 0) {
+            job->lora_scale = p->kind == ATTN_PARAM_INT ? (double)p->i : p->f;
+        }
+    }
+    lora_set_scales(job->sag->components->loras, LORA_UNET, job->lora_scale, job->lora_scales);
+    return ATTN_OK;
+}
+
 static attn_status images_count(struct sag_job *job)
 {
     job->per_prompt = job->o.num_images_per_prompt ? job->o.num_images_per_prompt : 1;
@@ -291,8 +306,8 @@ static attn_status steps_read(struct sag_job *job)
 attn_status job_read(struct sag_job *job)
 {
     static attn_status (*const parts[])(struct sag_job *) = {
-        scales_read,  output_read, prompts_check, kwargs_check,
-        images_count, sizes_read,  steps_read};
+        scales_read,     output_read,  prompts_check, kwargs_check,
+        lora_scale_read, images_count, sizes_read,    steps_read};
     attn_status status = ATTN_OK;
     for (size_t i = 0; i < sizeof parts / sizeof *parts && !status; i++) {
         status = parts[i](job);

@@ -5,6 +5,7 @@
 
 #include "attn_sag.h"
 #include "compute.h"
+#include "custom_diffusion.h"
 #include "random.h"
 #include "sag_files.h"
 #include "scheduler.h"
@@ -31,6 +32,8 @@ struct sag_components {
     pthread_mutex_t text_lock; /* the encoder has one arena: one prompt at a time */
     struct unet *unet;         /* NULL in a pipeline for prompts alone; so is vae */
     struct vae *vae;
+    struct lora_set *loras;          /* NULL: none; the models have their terms from it */
+    struct custom_diffusion *custom; /* NULL: none */
 };
 
 struct attn_sag {
@@ -70,6 +73,8 @@ struct sag_job {
     int32_t attended;    /* self-attention guidance */
     enum output_type wanted;
     float guidance_scale, sag_scale, eta;
+    double lora_scale; /* of the run; lora_scales: that times each file's, for the UNet */
+    float lora_scales[LORA_MOST_FILES];
     const float *timesteps;
     size_t steps;     /* calls of the model, of which some schedulers take two a step */
     size_t each, all; /* floats in one image's latents, in all images' */
@@ -122,7 +127,7 @@ void noise_draw(struct sag_job *job, float *out);
 /* sag_prompt.c: prompts [n] as embeddings [n, tokens, dim] into `out`.  *warning, where texts were
  * cut, is one line for the caller to free, else unchanged. */
 attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n,
-                           uint32_t clip_skip, float *out, char **warning, attn_error *err);
+                           uint32_t clip_skip, double lora_scale, float *out, char **warning, attn_error *err);
 /* The pipeline has what prompts need, else which folder is missing. */
 attn_status prompts_possible(const attn_sag *sag, attn_error *err);
 

@@ -48,7 +48,7 @@ static attn_status prompt_tokenize(attn_sag *sag, const char *prompt, int32_t *i
 }
 
 attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n,
-                           uint32_t clip_skip, float *out, char **warning, attn_error *err)
+                           uint32_t clip_skip, double lora_scale, float *out, char **warning, attn_error *err)
 {
     attn_status status = prompts_possible(sag, err);
     if (status) {
@@ -67,7 +67,11 @@ attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n
         }
     }
     if (!status) {
+        float scales[LORA_MOST_FILES];
+        const struct lora_set *loras = sag->components->loras;
+        lora_set_scales(loras, LORA_TEXT_ENCODER, lora_scale, scales);
         pthread_mutex_lock(&sag->components->text_lock);
+        text_encoder_set_scales(sag->text, scales, lora_set_count(loras));
         status = text_encoder_run(sag->text, n, ids, clip_skip, out, err);
         pthread_mutex_unlock(&sag->components->text_lock);
     }
@@ -94,7 +98,7 @@ attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t 
     const int64_t shape[3] = {n_prompts, text_encoder_tokens(sag->text),
                               text_encoder_width(sag->text)};
     float *data = malloc((size_t)shape[0] * (size_t)shape[1] * (size_t)shape[2] * sizeof *data);
-    status = data ? prompts_encode(sag, prompts, n_prompts, clip_skip, data, &cut, err)
+    status = data ? prompts_encode(sag, prompts, n_prompts, clip_skip, 1, data, &cut, err)
                   : attn_fail(err, ATTN_NOMEM, "no memory for %u prompts", n_prompts);
     if (status) {
         free(data);

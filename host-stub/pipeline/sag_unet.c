@@ -54,6 +54,8 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
         .same_encoder = same,
         .params = job->o.cross_attention_kwargs,
         .n_params = job->o.n_cross_attention_kwargs,
+        .scales = job->lora_scales,
+        .n_scales = lora_set_count(job->sag->components->loras),
     };
     attn_tensor input = host_f32(job->input, 4, shape);
     attn_tensor times = host_f32(job->times, 1, shape);

@@ -159,8 +159,10 @@ static attn_status text_encode(encoding *e, const char *text, attn_error *err)
             continue;
         }
         status = clip_text_pieces(from, (size_t)(at - from), piece_take, e, err);
-        if (!status && id_list_add(e->ids, token->id)) {
-            status = attn_fail(err, ATTN_NOMEM, "no memory for tokens");
+        for (int32_t i = 0; i <= token->more && !status; i++) {
+            if (id_list_add(e->ids, token->id + i)) {
+                status = attn_fail(err, ATTN_NOMEM, "no memory for tokens");
+            }
         }
         at += token->bytes;
         from = at;

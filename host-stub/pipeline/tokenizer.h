@@ -29,6 +29,12 @@ size_t tokenizer_max_length(const tokenizer *t);
 /* Ids are below this. */
 int32_t tokenizer_highest_id(const tokenizer *t);
 
+/* A new token that stands for n ids, from `first` on; of several, "<token>_1" and so on stand for
+ * one each (diffusers v0.26.3, loaders/textual_inversion.py).  ATTN_INVALID where one of the names
+ * is a token already. */
+attn_status tokenizer_add(tokenizer *t, const char *token, int32_t first, int32_t n,
+                          attn_error *err);
+
 /* ids [tokenizer_max_length]: the start token, the prompt's, the end token, then the pad token to
  * the end. What does not fit is cut; then *cut, where it is wanted (it may be NULL), is the cut
  * part as text, for the caller to free, else NULL. ATTN_INVALID names the offset of the first byte

@@ -9,6 +9,7 @@ typedef struct {
     char *content;
     size_t bytes;
     int32_t id;
+    int32_t more; /* ids after it that follow wherever it stands */
     int left_strip, right_strip, single_word;
 } added_token;
 
