@@ -5,9 +5,7 @@
 
 static void test_usage(void **state)
 {
-    static const char *const unsupported[] = {
-        "ip-adapter-image", "ip-adapter",       "image-encoder",    "lora",
-        "lora-scale",       "custom-diffusion", "textual-inversion"};
+    static const char *const unsupported[] = {"ip-adapter-image", "ip-adapter", "image-encoder"};
     (void)state;
     assert_int_equal(run("--help"), 0);
     assert_non_null(strstr(out_text, "--negative-prompt"));
@@ -44,6 +42,23 @@ static void test_values(void **state)
     refused("--prompt x --processor math", 2, "math", "--op");
     refused("--prompt x --prompt-embeds y", 2, "--prompt-embeds", "one of them");
     refused("--prompt x --prompt y --output a.png", 2, "a.png", "%d");
+}
+
+/* Adapters: the command's part of them is to take the words apart. */
+static void test_adapters(void **state)
+{
+    (void)state;
+    refused("--prompt x --lora :0.5", 2, "--lora", "names no file");
+    refused("--prompt x --lora f:nan", 2, "--lora", "finite");
+    refused("--prompt x --lora f:1:inf", 2, "--lora", "finite");
+    refused("--prompt x --lora-scale y", 2, "--lora-scale", "y");
+    refused("--prompt x --textual-inversion f:", 2, "--textual-inversion", "no token");
+    refused("--prompt x --textual-inversion :t", 2, "--textual-inversion", "names no file");
+    /* Only numbers behind a colon are a scale. */
+    refused("--prompt x --lora a:b:0.5:2", 1, "a:b: ", "No such file");
+    refused("--prompt x --lora a:b", 1, "a:b: ", "No such file");
+    refused("--prompt x --textual-inversion a:b:t", 1, "a:b: ", "No such file");
+    refused("--prompt x --custom-diffusion a:1", 1, "a:1: ", "No such file");
 }
 
 static void test_failures(void **state)
@@ -158,7 +173,7 @@ static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_usage),          cmocka_unit_test(test_values),
-        cmocka_unit_test(test_failures),       cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_failures), cmocka_unit_test(test_adapters),       cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_other_types),    cmocka_unit_test(test_long_prompt),
         cmocka_unit_test(test_same_seed),      cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_safety_checker),

@@ -66,6 +66,17 @@ struct attention_options {
     uint32_t n_kwargs, n_kwargs_all;
 };
 
+struct adapters_options {
+    cli_texts lora_texts, inversion_texts;
+    const char *custom_diffusion;
+    double lora_scale;
+    bool ignore_unknown;
+    attn_sag_lora loras[CLI_MAX_TEXTS];           /* of lora_texts */
+    attn_sag_inversion inversions[CLI_MAX_TEXTS]; /* of inversion_texts */
+    char *copies[2 * CLI_MAX_TEXTS];              /* of both, cut where their colons were */
+    uint32_t n_copies;
+};
+
 struct safety_options {
     bool without;
 };
@@ -82,6 +93,7 @@ struct sag_arguments {
     struct sampling_options sampling;
     struct model_options model;
     struct attention_options attention;
+    struct adapters_options adapters;
     struct safety_options safety;
     struct output_options output;
 };
