@@ -41,7 +41,8 @@ attn_status pickle_refuse(const char *path, attn_error *err)
         err, ATTN_UNSUPPORTED,
         "%s: a pickle, which is a program that runs when it is read, so it is not read here;"
         " where you trust it, convert it: python3 -c \"import sys, torch, safetensors.torch as s;"
-        " d = torch.load(sys.argv[1], 'cpu', weights_only=True); d = d.get('state_dict', d.get('string_to_param', d));"
+        " d = torch.load(sys.argv[1], 'cpu', weights_only=True);"
+        " d = d.get('state_dict', d.get('string_to_param', d));"
         " s.save_file({k: v.clone() for k, v in d.items() if torch.is_tensor(v)}, sys.argv[2])\""
         " %s OUT.safetensors",
         path, path);

@@ -27,7 +27,7 @@ attn_status text_encoder_extend(struct text_encoder *t, const float *vectors, in
                                 int32_t *first, attn_error *err);
 void text_encoder_close(struct text_encoder *t);
 int64_t text_encoder_width(const struct text_encoder *t);
-int64_t text_encoder_tokens(const struct text_encoder *t); /* max_position_embeddings */
+int64_t text_encoder_tokens(const struct text_encoder *t);     /* max_position_embeddings */
 int64_t text_encoder_vocabulary(const struct text_encoder *t); /* ids, added ones too */
 /* OpenCLIP's, of Stable Diffusion 2.x, told by its activation. */
 int32_t text_encoder_openclip(const struct text_encoder *t);

@@ -27,8 +27,8 @@ attn_status weights_open(struct compute *c, const char *folder, const char *base
                          struct weights **out, attn_error *err);
 void weights_close(struct weights *w); /* NULL does nothing */
 
-/* From here on linears and convolutions get the low-rank terms that the files of `loras` (NULL: none)
- * have for their names.  loras outlives the weights. */
+/* From here on linears and convolutions get the low-rank terms that the files of `loras` (NULL:
+ * none) have for their names.  loras outlives the weights. */
 void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component);
 
 struct compute *weights_compute(const struct weights *w);

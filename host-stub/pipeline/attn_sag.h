@@ -134,9 +134,9 @@ typedef struct {
     const char *output_type;      /* NULL: "np".  Of result.images: "np" fp32 [n, height, width,
                                      3], "pt" fp32 [n, 3, height, width], both 0 to 1; "pil" bytes
                                      [n, height, width, 3]; "latent": images stays absent */
-    const attn_param
-        *cross_attention_kwargs; /* runtime values for every processor of the UNet in both
-                              passes: "scale" of LoRA, which the text encoder's takes too, and what else a processor takes */
+    const attn_param *cross_attention_kwargs; /* runtime values for every processor of the UNet in
+                                           both passes: "scale" of LoRA, which the text encoder's
+                                           takes too, and what else a processor takes */
 } attn_sag_run_options;
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static attn_status loras_open(struct sag_components *m, const attn_sag_open_options *o, attn_error *err)
+static attn_status loras_open(struct sag_components *m, const attn_sag_open_options *o,
+                              attn_error *err)
 {
     struct lora_choice *choices;
     attn_status status;
@@ -46,15 +47,16 @@ attn_status adapters_done(const struct sag_components *m, const attn_sag_open_op
                           attn_error *err)
 {
     const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
-    const uint32_t flags = (o->flags & ATTN_SAG_LORA_IGNORE_UNKNOWN ? LORA_IGNORE : 0) |
-                           (whole ? 0 : LORA_TEXT_ALONE);
+    const uint32_t flags =
+        (o->flags & ATTN_SAG_LORA_IGNORE_UNKNOWN ? LORA_IGNORE : 0) | (whole ? 0 : LORA_TEXT_ALONE);
     attn_status status = lora_set_done(m->loras, flags, o->log, o->log_ctx, err);
     return status || !whole ? status : custom_diffusion_done(m->custom, err);
 }
 
 /* -- textual inversion ------------------------------------------------------------------------- */
 
-static attn_status inversion_add(struct sag_components *m, const attn_sag_inversion *given, attn_error *err)
+static attn_status inversion_add(struct sag_components *m, const attn_sag_inversion *given,
+                                 attn_error *err)
 {
     struct inversion v;
     int32_t first;
@@ -76,7 +78,8 @@ static attn_status inversion_add(struct sag_components *m, const attn_sag_invers
     return status;
 }
 
-attn_status inversions_load(struct sag_components *m, const attn_sag_open_options *o, attn_error *err)
+attn_status inversions_load(struct sag_components *m, const attn_sag_open_options *o,
+                            attn_error *err)
 {
     attn_status status = ATTN_OK;
     for (uint32_t i = 0; i < o->n_inversions && !status; i++) {

@@ -120,10 +120,8 @@ static attn_status unet_load(struct sag_components *m, const attn_sag_open_optio
                              attn_error *err)
 {
     struct chooser chooser = {.options = o, .custom = m->custom};
-    struct unet_processors processors = {.begin = unet_begin,
-                                         .choose = processor_choose,
-                                         .ctx = &chooser,
-                                         .loras = m->loras};
+    struct unet_processors processors = {
+        .begin = unet_begin, .choose = processor_choose, .ctx = &chooser, .loras = m->loras};
     struct model_source source;
     char *folder;
     attn_status status = files_source(&m->files, PART_UNET, &source, &folder, err);

@@ -78,8 +78,8 @@ static attn_status negative_encode(struct sag_job *job, float *out)
     uint32_t n = o->n_negative ? o->n_negative : 1;
     const char *const empty[] = {""};
     char *unsaid = NULL; /* diffusers warns of cut prompts, not of cut negative ones */
-    attn_status status = prompts_encode(job->sag, o->n_negative ? o->negative_prompts : empty, n, 0, job->lora_scale,
-                                        out, &unsaid, job->err);
+    attn_status status = prompts_encode(job->sag, o->n_negative ? o->negative_prompts : empty, n, 0,
+                                        job->lora_scale, out, &unsaid, job->err);
     free(unsaid);
     size_t floats_each = (size_t)(job->tokens * job->dim);
     for (int64_t i = n; i < job->prompts && !status; i++) {
@@ -97,8 +97,8 @@ static attn_status embeds_fill(struct sag_job *job)
     if (o->prompt_embeds) {
         embeds_copy(o->prompt_embeds, positive);
     } else {
-        status = prompts_encode(job->sag, o->prompts, o->n_prompts, o->clip_skip, job->lora_scale, positive,
-                                &job->warning, job->err);
+        status = prompts_encode(job->sag, o->prompts, o->n_prompts, o->clip_skip, job->lora_scale,
+                                positive, &job->warning, job->err);
     }
     if (!status) {
         embeds_repeat(job, positive);

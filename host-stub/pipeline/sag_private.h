@@ -127,7 +127,8 @@ void noise_draw(struct sag_job *job, float *out);
 /* sag_prompt.c: prompts [n] as embeddings [n, tokens, dim] into `out`.  *warning, where texts were
  * cut, is one line for the caller to free, else unchanged. */
 attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n,
-                           uint32_t clip_skip, double lora_scale, float *out, char **warning, attn_error *err);
+                           uint32_t clip_skip, double lora_scale, float *out, char **warning,
+                           attn_error *err);
 /* The pipeline has what prompts need, else which folder is missing. */
 attn_status prompts_possible(const attn_sag *sag, attn_error *err);
 

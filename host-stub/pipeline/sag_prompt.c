@@ -48,7 +48,8 @@ static attn_status prompt_tokenize(attn_sag *sag, const char *prompt, int32_t *i
 }
 
 attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n,
-                           uint32_t clip_skip, double lora_scale, float *out, char **warning, attn_error *err)
+                           uint32_t clip_skip, double lora_scale, float *out, char **warning,
+                           attn_error *err)
 {
     attn_status status = prompts_possible(sag, err);
     if (status) {

@@ -172,11 +172,11 @@ static void test_safety_checker(void **state)
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),          cmocka_unit_test(test_values),
-        cmocka_unit_test(test_failures), cmocka_unit_test(test_adapters),       cmocka_unit_test(test_pictures),
-        cmocka_unit_test(test_other_types),    cmocka_unit_test(test_long_prompt),
-        cmocka_unit_test(test_same_seed),      cmocka_unit_test(test_interrupt),
-        cmocka_unit_test(test_safety_checker),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_pictures),    cmocka_unit_test(test_other_types),
+        cmocka_unit_test(test_long_prompt), cmocka_unit_test(test_same_seed),
+        cmocka_unit_test(test_interrupt),   cmocka_unit_test(test_safety_checker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

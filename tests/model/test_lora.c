@@ -111,7 +111,8 @@ static void several_at_once(void **state)
     lora_set_close(set);
     set = set_load(&choices[1], 1);
     u = unet_load(m, "tiny-sd1", &(const struct unet_processors){.loras = set});
-    within("attention processors, old", "tiny-sd1", unet_error(m, u, "tiny-sd1", "unet.plain", set, 1 / 1.2));
+    within("attention processors, old", "tiny-sd1",
+           unet_error(m, u, "tiny-sd1", "unet.plain", set, 1 / 1.2));
     unet_close(u);
     lora_set_close(set);
 }

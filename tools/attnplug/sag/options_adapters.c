@@ -15,9 +15,8 @@ static size_t rows(struct sag_arguments *arguments, cli_option *rows)
                              "at that scale (1), at another in the text encoder; may be repeated"};
     rows[n++] = (cli_option){"lora-scale", CLI_FLOAT, &a->lora_scale, "X",
                              "of all --lora together, besides their own (1)"};
-    rows[n++] =
-        (cli_option){"lora-ignore-unknown", CLI_FLAG, &a->ignore_unknown, NULL,
-                     "go on where a LoRA's file has tensors that fit nothing in the model"};
+    rows[n++] = (cli_option){"lora-ignore-unknown", CLI_FLAG, &a->ignore_unknown, NULL,
+                             "go on where a LoRA's file has tensors that fit nothing in the model"};
     rows[n++] = (cli_option){"custom-diffusion", CLI_TEXT, &a->custom_diffusion, "FILE",
                              "weights of Custom Diffusion"};
     rows[n++] =
