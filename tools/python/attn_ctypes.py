@@ -79,10 +79,12 @@ def checked(status, buffer):
         raise Refused(status, "%s: %s" % (STATUS.get(status, status), buffer.value.decode()))
 
 
-def tensor(t, align=16):
-    """A torch tensor as the contract sees it; None is an absent one."""
+def tensor(t):
+    """A torch tensor as the contract sees it; None is an absent one. It promises the alignment that it has."""
     if t is None:
         return Tensor()
+    address = t.data_ptr()
+    align = min(address & -address, 256) if address else 16
     kind = str(t.dtype).split(".")[1]
     code = {"float32": 2, "float16": 2, "float64": 2, "bfloat16": 4, "uint8": 1, "bool": 1}[kind]
     r = Tensor(data=t.data_ptr(), device_type=CUDA if t.is_cuda else CPU,
