@@ -12,7 +12,8 @@
     X(layer,  "run one attention processor on a stored layer")                \
     X(encode, "turn prompts into stored embeddings")                          \
     X(sag,    "draw a picture from a prompt")                                 \
-    X(check,  "is a plugin fit to ship?")
+    X(check,  "is a plugin fit to ship?")                                     \
+    X(bench,  "how fast is each op?")
 /* clang-format on */
 
 /* argv[0] is the subcommand's name. 0 done, 1 the work failed or a check found a fault, 2 wrong

@@ -1,0 +1,149 @@
+/* place_cpu.c: the CPU: its threads are the registry's pool. */
+#include "bench.h"
+
+#include "error.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct tape {
+    bench_run run;
+    void *ctx;
+    int n;
+};
+
+static double now_ms(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
+static attn_status cpu_alloc(struct bench_place *p, uint64_t bytes, void **data, attn_error *err)
+{
+    (void)p;
+    *data = aligned_alloc(256, (bytes + 256) & ~UINT64_C(255));
+    return *data
+               ? ATTN_OK
+               : attn_fail(err, ATTN_NOMEM, "no memory for %llu bytes", (unsigned long long)bytes);
+}
+
+static void cpu_free(struct bench_place *p, void *data)
+{
+    (void)p;
+    free(data);
+}
+
+static attn_status cpu_copy(struct bench_place *p, void *to, const void *from, uint64_t bytes,
+                            attn_error *err)
+{
+    (void)p;
+    (void)err;
+    memcpy(to, from, bytes);
+    return ATTN_OK;
+}
+
+static attn_status cpu_once(struct bench_place *p, bench_run run, void *ctx, int n, attn_error *err)
+{
+    attn_status status = ATTN_OK;
+    (void)p;
+    for (int i = 0; i < n && status == ATTN_OK; i++) {
+        status = run(ctx, i, NULL, err);
+    }
+    return status;
+}
+
+static attn_status cpu_record(struct bench_place *p, bench_run run, void *ctx, int n, void **tape,
+                              attn_error *err)
+{
+    struct tape *made = malloc(sizeof *made);
+    (void)p;
+    if (!made) {
+        return attn_fail(err, ATTN_NOMEM, "no memory for %zu bytes", sizeof *made);
+    }
+    *made = (struct tape){run, ctx, n};
+    *tape = made;
+    return ATTN_OK;
+}
+
+static attn_status cpu_play(struct bench_place *p, void *tape, double *ms, attn_error *err)
+{
+    const struct tape *t = tape;
+    const double start = now_ms();
+    attn_status status = cpu_once(p, t->run, t->ctx, t->n, err);
+    *ms = (now_ms() - start) / t->n;
+    return status;
+}
+
+static void cpu_drop(struct bench_place *p, void *tape)
+{
+    (void)p;
+    free(tape);
+}
+
+static double cpu_floor(const struct bench_place *p, const struct bench_shape *s, uint8_t bits)
+{
+    (void)p;
+    (void)s;
+    (void)bits;
+    return 0;
+}
+
+static void cpu_close(struct bench_place *p)
+{
+    (void)p;
+}
+
+static void cpu_name(char *name, size_t bytes)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    (void)snprintf(name, bytes, "CPU");
+    while (f && fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon) {
+            (void)snprintf(name, bytes, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+            break;
+        }
+    }
+    if (f) {
+        (void)fclose(f);
+    }
+}
+
+attn_status bench_place_cpu(const attn_device *device, struct bench_place *p, attn_error *err)
+{
+    (void)err;
+    *p = (struct bench_place){.device = *device,
+                              .reference = "org.attnplug.math",
+                              .rotate = 0,
+                              .verified = 32,
+                              .alloc = cpu_alloc,
+                              .free = cpu_free,
+                              .put = cpu_copy,
+                              .get = cpu_copy,
+                              .once = cpu_once,
+                              .record = cpu_record,
+                              .play = cpu_play,
+                              .drop = cpu_drop,
+                              .floor_ms = cpu_floor,
+                              .close = cpu_close};
+    cpu_name(p->name, sizeof p->name);
+    (void)snprintf(p->versions, sizeof p->versions, "%ld processors online",
+                   sysconf(_SC_NPROCESSORS_ONLN));
+    return ATTN_OK;
+}
+
+attn_status bench_place_open(const attn_device *device, struct bench_place *p, attn_error *err)
+{
+    if (device->type == ATTN_DEVICE_CPU) {
+        return bench_place_cpu(device, p, err);
+    }
+    if (device->type == ATTN_DEVICE_CUDA) {
+        return bench_place_cuda(device, p, err);
+    }
+    return attn_fail(err, ATTN_UNSUPPORTED, "bench: device \"%s\", expected cpu or cuda",
+                     device->runtime);
+}
