@@ -44,7 +44,12 @@ static int check_file(const struct check_options *o, int seconds)
         n = 0;
     if (!bad && heads.has_op)
         run_all(o, op_tests, seconds, results, &n);
-    if (!bad && heads.has_processor)
+    if (!bad && heads.has_processor && o->device.type != ATTN_DEVICE_CPU)
+        results[n++] = (struct result){.name = "layers",
+                                       .verdict = VERDICT_SKIP,
+                                       .first = -1,
+                                       .message = "processors are checked on a CPU"};
+    else if (!bad && heads.has_processor)
         run_all(o, layer_tests, seconds, results, &n);
     for (int i = 0; i < n; i++)
         failed |= results[i].verdict == VERDICT_FAIL;
@@ -56,7 +61,8 @@ static int check_file(const struct check_options *o, int seconds)
 int cmd_check(int argc, char **argv)
 {
     bool quick = false, json = false, names = false;
-    const char *test = NULL;
+    const char *test = NULL, *on = "cpu";
+    attn_device device;
     int64_t case_index = -1, cases = 0, seed = 1, seconds = 0;
     const cli_option options[] = {
         {"quick", CLI_FLAG, &quick, NULL, "about ten seconds: fewer random calls"},
@@ -66,6 +72,7 @@ int cmd_check(int argc, char **argv)
         {"cases", CLI_INT, &cases, "N", "that many random calls a test"},
         {"seed", CLI_INT, &seed, "N", "another sequence of random calls (1)"},
         {"timeout", CLI_INT, &seconds, "N", "seconds that a test may take (120; quick 30)"},
+        {"device", CLI_TEXT, &on, "D", "where the op runs: cpu, cuda, cuda:1 (default cpu)"},
         {"list", CLI_FLAG, &names, NULL, "the tests and what they look at"},
     };
     const cli_command command = {"attnplug check [OPTIONS] FILE.so",
@@ -82,9 +89,11 @@ int cmd_check(int argc, char **argv)
         return list();
     if (first + 1 != argc)
         return cli_misuse("check: expected one FILE.so");
+    if (!cli_device(on, &device))
+        return CLI_USAGE;
     if (case_index < -1 || cases < 0 || seed < 0 || seconds < 0)
         return cli_misuse("check: numbers are not negative");
-    const struct check_options o = {argv[first], test,  case_index, (uint64_t)seed,
-                                    cases,       quick, json};
+    const struct check_options o = {argv[first], test, case_index, (uint64_t)seed, cases,
+                                    quick,       json, on,         device};
     return check_file(&o, seconds ? (int)seconds : (quick ? 30 : 120));
 }

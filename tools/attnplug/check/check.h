@@ -2,6 +2,7 @@
  *
  * static.c   what the file says: symbols, imports, glibc's version, head
  * op_*.c     an op: lifecycle, numbers, edges, replay, threads, leaks, broken calls
+ * on_device.c  an op's case on a GPU
  * layer_*.c  a processor: the same over layers with every flag
  * child.c    runs a test where it can do no harm
  * report.c   what came out, for people and for programs
@@ -21,6 +22,8 @@ struct check_options {
     int64_t cases; /* random calls a test; 0: as the depth says */
     int quick;
     int json;
+    const char *device_text; /* as it was given */
+    attn_device device;
 };
 
 enum { CHECK_FAILING = 256 };
@@ -55,6 +58,7 @@ struct check {
     attn_registry *registry;
     attn_router *router;
     attn_pool *pool;
+    struct gpu *gpu; /* NULL on a CPU */
 };
 
 /* In the child: opens the file and a host for it. */

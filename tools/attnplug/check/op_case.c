@@ -11,6 +11,14 @@ const char *op_buffer_name(enum op_buffer b)
     return names[b];
 }
 
+static int32_t device_type = ATTN_DEVICE_CPU, device_id;
+
+void op_case_device(const attn_device *device)
+{
+    device_type = device->type;
+    device_id = device->id;
+}
+
 static int64_t pick(struct random *r, const int64_t *from, int n)
 {
     return from[random_between(r, 0, n - 1)];
@@ -66,7 +74,8 @@ static struct sizes draw_sizes(struct random *r, enum op_kind kind)
 static attn_tensor typed(uint64_t dtype, uint32_t rank)
 {
     attn_tensor t = {0};
-    t.device_type = ATTN_DEVICE_CPU;
+    t.device_type = device_type;
+    t.device_id = device_id;
     t.code = dtype == ATTN_DTYPE_BF16 ? ATTN_CODE_BFLOAT : ATTN_CODE_FLOAT;
     t.bits = dtype == ATTN_DTYPE_F32 ? 32 : (dtype == ATTN_DTYPE_F64 ? 64 : 16);
     t.lanes = 1;
@@ -165,6 +174,15 @@ static void draw_options(struct random *r, attn_op_call *c, const struct sizes *
         c->flags |= ATTN_CALL_F32_SCORES | ATTN_CALL_F32_SOFTMAX;
 }
 
+/* Kernels of devices want whole pieces: half of the cases promise them, the others nothing. */
+static void draw_alignment(struct random *r, attn_op_call *c)
+{
+    const uint32_t promised = random_percent(r, 50) ? 0 : random_percent(r, 80) ? 16 : 256;
+    attn_tensor *const four[] = {&c->q, &c->k, &c->v, &c->out};
+    for (int i = 0; i < 4; i++)
+        four[i]->align = promised;
+}
+
 static uint64_t draw_dtype(struct random *r, uint64_t dtypes)
 {
     uint64_t known = dtypes & (ATTN_DTYPE_F32 | ATTN_DTYPE_F16 | ATTN_DTYPE_BF16 | ATTN_DTYPE_F64),
@@ -213,6 +231,8 @@ void op_case_draw(struct op_case *c, enum op_kind kind, uint64_t dtypes, uint64_
     o->out = draw_tensor(&r, dtype, s.B, s.H, s.Nq, s.Dv, plain);
     if (!plain)
         draw_options(&r, o, &s, dtype);
+    if (device_type != ATTN_DEVICE_CPU)
+        draw_alignment(&r, o);
     attn_tensor *const tensors[BUF_SCRATCH] = {&o->q,    &o->k,   &o->v,        &o->out,  &o->bias,
                                                &o->mask, &o->lse, &o->key_mass, &o->probs};
     memcpy(c->tensors, tensors, sizeof tensors);
@@ -266,9 +286,10 @@ int op_case_fill(struct op_case *c, uint64_t data_seed)
             continue;
         size_t element = tensor_element(t);
         /* Behind the data for most, before it for one in four; never better aligned than an
-         * element. */
+         * element or than was promised. */
         if (!c->buffers[b].base &&
-            guard_open(&c->buffers[b], (size_t)span(t) * element, element, random_percent(&r, 25)))
+            guard_open(&c->buffers[b], (size_t)span(t) * element,
+                       t->align > element ? t->align : element, random_percent(&r, 25)))
             return -1;
         t->data = c->buffers[b].data;
         guard_poison(&c->buffers[b], 0xFF); /* gaps between elements are NaN */

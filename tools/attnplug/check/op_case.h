@@ -49,5 +49,7 @@ void op_case_poison(struct op_case *c, unsigned char poison);
 const char *op_case_overrun(const struct op_case *c);
 void op_case_close(struct op_case *c);
 const char *op_buffer_name(enum op_buffer b);
+/* Where the tensors of later cases are; the CPU until then. Not while another thread draws. */
+void op_case_device(const attn_device *device);
 
 #endif

@@ -1,4 +1,5 @@
 /* op_life.c: what an op does besides computing. */
+#include "on_device.h"
 #include "op_run.h"
 #include "op_tests.h"
 
@@ -14,8 +15,7 @@
 static attn_status create(const struct check *k, const attn_param *params, uint32_t n, attn_op **op,
                           attn_error *err)
 {
-    attn_device device = {ATTN_DEVICE_CPU, 0, "cpu"};
-    return k->op->create(k->host, &device, params, n, op, err);
+    return k->op->create(k->host, &k->options->device, params, n, op, err);
 }
 
 void op_life(const struct check *k, struct result *r)
@@ -50,7 +50,7 @@ void op_life(const struct check *k, struct result *r)
 
     const attn_host bare = {sizeof bare, 1,    NULL,
                             NULL,        NULL, NULL}; /* the least that a host may be */
-    s = k->op->create(&bare, &(attn_device){ATTN_DEVICE_CPU, 0, "cpu"}, NULL, 0, &other, NULL);
+    s = k->op->create(&bare, &k->options->device, NULL, 0, &other, NULL);
     if (s == ATTN_OK)
         k->op->destroy(other);
     else if (s != ATTN_UNSUPPORTED)
@@ -81,7 +81,7 @@ static void again(const struct check *k, struct op_case *c, attn_op_plan *plan, 
     uint64_t first = case_bits(c);
     for (size_t i = 1; i < sizeof poisons; i++) {
         op_case_poison(c, poisons[i]);
-        attn_status s = k->op->run(plan, &c->call, NULL);
+        attn_status s = case_execute(k, plan, c, NULL);
         /* Gaps of a strided output keep the poison: undo it there by comparing elements only. */
         if (s != ATTN_OK)
             finding(r, "run %zu of the same plan: %s", i + 1, attn_status_name(s));
@@ -89,11 +89,11 @@ static void again(const struct check *k, struct op_case *c, attn_op_plan *plan, 
             case_compare(k, c, r);
     }
     op_case_poison(c, poisons[0]);
-    if (k->op->run(plan, &c->call, NULL) == ATTN_OK && case_bits(c) != first)
+    if (case_execute(k, plan, c, NULL) == ATTN_OK && case_bits(c) != first)
         finding(r, "the same call on the same data gave other bits");
     if (!op_case_fill(c, 77)) { /* new data, same plan */
         op_case_poison(c, poisons[0]);
-        if (k->op->run(plan, &c->call, NULL) == ATTN_OK)
+        if (case_execute(k, plan, c, NULL) == ATTN_OK)
             case_compare(k, c, r);
     }
 }
@@ -124,7 +124,7 @@ void op_allocation(const struct check *k, struct result *r)
 {
     int64_t first, end;
     struct caught e;
-    if (!alloc_counting()) {
+    if (!alloc_counting() && !k->gpu) {
         r->verdict = VERDICT_SKIP;
         (void)snprintf(r->message, sizeof r->message, "a sanitizer owns the allocator");
         return;
@@ -138,10 +138,13 @@ void op_allocation(const struct check *k, struct result *r)
         attn_op_plan *plan;
         if (find_case(k, op, &e, &c, &i, &plan, r))
             break;
+        size_t device = 0;
         struct alloc_counts before = alloc_now();
-        (void)k->op->run(plan, &c.call, NULL);
+        (void)case_execute_counted(k, plan, &c, &device, NULL);
         struct alloc_counts after = alloc_now();
-        if (after.taken != before.taken)
+        if (device)
+            finding(r, "run took %zu bytes of device memory", device);
+        if (!k->gpu && after.taken != before.taken) /* a driver's own calls count too */
             finding(r, "run took memory from the heap %lld times",
                     (long long)(after.taken - before.taken));
         k->op->release(plan);
@@ -278,6 +281,9 @@ static int entries(const char *folder)
     return n;
 }
 
+/* What a driver may keep for itself between two looks. */
+enum { DEVICE_SLACK = 16 << 20 };
+
 struct surroundings {
     int threads, files, rounding, exceptions;
     unsigned mxcsr;
@@ -342,6 +348,7 @@ void op_leaks(const struct check *k, struct result *r)
     for (int64_t i = first; i < end && i < first + 20; i++)
         whole_life(k, r, i); /* what is made once and kept is made now */
     struct alloc_counts start = alloc_now();
+    const size_t free_before = device_free_bytes(k);
     look_around(&before);
     for (int64_t i = first; i < end; i++)
         whole_life(k, r, i);
@@ -349,6 +356,10 @@ void op_leaks(const struct check *k, struct result *r)
     struct alloc_counts done = alloc_now();
     r->current = -1;
     compare_surroundings(&before, &after, r);
+    const size_t free_after = device_free_bytes(k);
+    if (free_before > free_after + DEVICE_SLACK)
+        finding(r, "%zu bytes of device memory are left after %lld lives", free_before - free_after,
+                (long long)(end - first));
     if (alloc_counting() && done.live - start.live > (end - first) / 10)
         finding(r, "%lld blocks of memory are left after %lld lives",
                 (long long)(done.live - start.live), (long long)(end - first));

@@ -1,4 +1,5 @@
 /* op_numbers.c: results against double precision. */
+#include "on_device.h"
 #include "op_run.h"
 #include "op_tests.h"
 
@@ -159,7 +160,7 @@ static void spoil(const struct check *k, attn_op *op, struct caught *e, int64_t 
             row[a] = random_between(&at, 0, n[a] - 1);
         tensor_set(&c.call.q, row, bad[index % 3]);
         op_case_poison(&c, 0xFF);
-        attn_status s = k->op->run(plan, &c.call, NULL);
+        attn_status s = case_execute(k, plan, &c, NULL);
         if (s != ATTN_OK)
             finding(r, "run: %s with %g in the queries", attn_status_name(s), bad[index % 3]);
         else

@@ -1,4 +1,5 @@
 #include "op_run.h"
+#include "on_device.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -45,9 +46,8 @@ attn_op *instance_open(const struct check *k, const attn_host *host, struct resu
 {
     char text[256] = "";
     attn_error err = {sizeof err, sizeof text, text, 0};
-    attn_device device = {ATTN_DEVICE_CPU, 0, "cpu"};
     attn_op *op = NULL;
-    attn_status s = k->op->create(host, &device, NULL, 0, &op, &err);
+    attn_status s = k->op->create(host, &k->options->device, NULL, 0, &op, &err);
     if (s == ATTN_OK && !op)
         finding(r, "create: ATTN_OK without an op");
     else if (s == ATTN_UNSUPPORTED) {
@@ -98,7 +98,7 @@ attn_status case_run(const struct check *k, attn_op *op, struct op_case *c, stru
         s = ATTN_NOMEM;
     } else {
         caught_clear(e);
-        s = k->op->run(*plan, &c->call, &e->err);
+        s = case_execute(k, *plan, c, &e->err);
         caught_look(e, r, "run", s);
         if (s != ATTN_OK)
             finding(r, "run: %s for a call that prepare took: %s", attn_status_name(s),

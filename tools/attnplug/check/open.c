@@ -1,5 +1,6 @@
 /* open.c: the plugin and a host for it, in the child. */
 #include "check.h"
+#include "on_device.h"
 #include "random.h"
 
 #include <dlfcn.h>
@@ -39,13 +40,13 @@ static attn_status host_open(struct check *k, const char *path, attn_error *err)
     const char *folder = dirname(copy);
     attn_registry_options options = {
         sizeof options, ATTN_REGISTRY_TRUST_ALL, &folder, 1, 0, NULL, NULL};
-    attn_device device = {ATTN_DEVICE_CPU, 0, "cpu"};
     attn_status s = attn_registry_open(&options, &k->registry, err);
     free(copy);
     if (s == ATTN_OK)
         s = attn_pool_open(3, &k->pool, err);
     if (s == ATTN_OK)
-        s = attn_router_open(k->registry, &device, attn_pool_host(k->pool), &k->router, err);
+        s = attn_router_open(k->registry, &k->options->device, attn_pool_host(k->pool), &k->router,
+                             err);
     if (s != ATTN_OK)
         return s;
     k->host = attn_router_host(k->router);
@@ -76,7 +77,10 @@ attn_status check_open(struct check *k, const struct check_options *o, struct re
         s = ATTN_IO;
     } else if ((s = host_open(k, path, &err)) != ATTN_OK) {
         finding(r, "the check's own host: %s", text);
+    } else if ((s = device_open(&o->device, &k->gpu, &err)) != ATTN_OK) {
+        finding(r, "%s", text);
     } else {
+        op_case_device(&o->device);
         k->op = dlsym(file, "attn_op_v1");
         k->processor = dlsym(file, "attn_processor_v1");
     }

@@ -27,8 +27,10 @@ enum { SHOWN = 12 }; /* failing cases named in the text; JSON has all that are k
 static void reproduce(const struct check_options *o, const struct result *r, int64_t index,
                       char *out, size_t bytes)
 {
-    (void)snprintf(out, bytes, "attnplug check %s --test %s --seed %llu --case %lld", o->path,
-                   r->name, (unsigned long long)o->seed, (long long)index);
+    const int cpu = o->device.type == ATTN_DEVICE_CPU;
+    (void)snprintf(out, bytes, "attnplug check %s%s%s --test %s --seed %llu --case %lld", o->path,
+                   cpu ? "" : " --device ", cpu ? "" : o->device_text, r->name,
+                   (unsigned long long)o->seed, (long long)index);
 }
 
 static int64_t known(const struct result *r)
