@@ -67,7 +67,7 @@ static void test_usage(void **state)
     expect(run("%s", ""), 2, "", "usage: attnplug COMMAND");
     assert_string_equal(out, "");
     expect(run("nonsense"), 2, "", "no command \"nonsense\"");
-    static const char *const commands[] = {"list", "names", "why", "attend"};
+    static const char *const commands[] = {"list", "names", "why", "attend", "bench"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         expect(run("%s --help", commands[i]), 0, "usage: attnplug ", "");
         assert_string_equal(err, "");
@@ -312,6 +312,41 @@ static void test_attend_errors(void **state)
     assert_int_not_equal(access("/tmp/x", F_OK), 0);
 }
 
+static void test_bench(void **state)
+{
+    (void)state;
+    json_error_t why;
+    expect(run("bench --op memory_efficient --shapes 1,2,33,20,16 --shapes 1,1,8,8,8 --rounds 3"),
+           0, "memory_efficient  1,2,33,20,16", "");
+    expect(run("bench --op memory_efficient --op sliced --shapes 1,2,33,20,16 --rounds 3 --json"),
+           0, "\"rows\"", "");
+    json_t *report = json_loads(out, 0, &why);
+    assert_non_null(report);
+    assert_true(json_is_string(json_object_get(report, "device")));
+    assert_true(json_is_object(json_object_get(report, "versions")));
+    const json_t *rows = json_object_get(report, "rows");
+    assert_int_equal(json_array_size(rows), 2);
+    for (size_t i = 0; i < 2; i++) {
+        const json_t *row = json_array_get(rows, i);
+        assert_string_equal(json_string_value(json_object_get(row, "op")),
+                            i ? "sliced" : "memory_efficient");
+        assert_int_equal(json_integer_value(json_array_get(json_object_get(row, "shape"), 2)), 33);
+        assert_string_equal(json_string_value(json_object_get(row, "dtype")), "f32");
+        assert_true(json_real_value(json_object_get(row, "median_ms")) > 0);
+        assert_true(json_real_value(json_object_get(row, "tflops")) >= 0);
+        assert_true(json_real_value(json_object_get(row, "error")) < 2e-6);
+        assert_non_null(json_object_get(row, "ratio"));
+    }
+    json_decref(report);
+    expect(run("bench --shapes sd16"), 2, "", "--shapes: \"sd16\", expected sd15, sdxl, flux");
+    expect(run("bench --shapes 1,2,3,4"), 2, "", "--shapes");
+    expect(run("bench --shapes 1,1,8,8,8 --rounds 0"), 2, "", "--rounds: 0");
+    expect(run("bench --shapes 1,1,8,8,8 --op nothing"), 2, "", "nothing");
+    expect(run("bench --shapes 1,1,8,8,8 --device cann"), 1, "", "expected cpu or cuda");
+    expect(run("bench --shapes 1,1,8,8,8 --device cuda:77"), 1, "", "cuda: ");
+    expect(run("check --device tpu x.so"), 2, "", "expected cpu, cuda");
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +354,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_pages),  cmocka_unit_test(test_list),
         cmocka_unit_test(test_names),  cmocka_unit_test(test_why),
         cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_errors),
+        cmocka_unit_test(test_bench),
     };
     if (argc < 3) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN\n", argv[0]);
