@@ -25,9 +25,46 @@ struct attn_op {
     const struct cudnn_api *api;
     size_t version;
     int chip; /* 90 is compute capability 9.0 */
-    cudnnHandle_t handle;
-    pthread_mutex_t lock; /* the handle's stream is set and used under it */
+    struct handle *handle;
 };
+
+/* One for each device and the process's whole life: closing a handle leaves memory of cuDNN's
+ * behind. Its stream is set and used under its lock. */
+struct handle {
+    cudnnHandle_t cudnn; /* NULL: not opened yet */
+    pthread_mutex_t lock;
+};
+
+enum { MOST_DEVICES = 64 };
+
+static struct handle handles[MOST_DEVICES];
+static pthread_once_t handles_once = PTHREAD_ONCE_INIT;
+
+static void handles_init(void)
+{
+    for (int i = 0; i < MOST_DEVICES; i++)
+        (void)pthread_mutex_init(&handles[i].lock, NULL);
+}
+
+/* The device is current. */
+static attn_status handle_open(const struct cudnn_api *api, int device, struct handle **handle,
+                               attn_error *err)
+{
+    int code = CUDNN_STATUS_SUCCESS;
+    if (device >= MOST_DEVICES)
+        return attn_fail(err, ATTN_UNSUPPORTED, NAME ": device %d, expected at most %d", device,
+                         MOST_DEVICES - 1);
+    (void)pthread_once(&handles_once, handles_init);
+    *handle = &handles[device];
+    (void)pthread_mutex_lock(&(*handle)->lock);
+    if (!(*handle)->cudnn)
+        code = api->cudnnCreate(&(*handle)->cudnn);
+    if (code != CUDNN_STATUS_SUCCESS)
+        (*handle)->cudnn = NULL;
+    (void)pthread_mutex_unlock(&(*handle)->lock);
+    return code == CUDNN_STATUS_SUCCESS ? ATTN_OK
+                                        : cudnn_fail(api, err, "opening cuDNN on the device", code);
+}
 
 enum { PACK_TENSORS = 9 };
 
@@ -67,31 +104,19 @@ static attn_status op_create(const attn_host *host, const attn_device *device,
     if (status == ATTN_OK)
         status = cuda_enter(NAME, device->id, &before, err);
     if (status == ATTN_OK) {
-        int code = made->api->cudnnCreate(&made->handle);
-        if (code != CUDNN_STATUS_SUCCESS)
-            status = cudnn_fail(made->api, err, "opening cuDNN on the device", code);
+        status = handle_open(made->api, device->id, &made->handle, err);
         made->version = made->api->cudnnGetVersion();
         cuda_leave(device->id, before);
     }
-    if (status == ATTN_OK) {
-        (void)pthread_mutex_init(&made->lock, NULL);
+    if (status == ATTN_OK)
         *op = made;
-    } else {
+    else
         free(made);
-    }
     return status;
 }
 
 static void op_destroy(attn_op *op)
 {
-    int before;
-    if (!op)
-        return;
-    if (cuda_enter(NAME, op->head.device, &before, NULL) == ATTN_OK) {
-        (void)op->api->cudnnDestroy(op->handle);
-        cuda_leave(op->head.device, before);
-    }
-    (void)pthread_mutex_destroy(&op->lock);
     free(op);
 }
 
@@ -109,9 +134,9 @@ static attn_status graph_open(struct attn_op *op, const attn_op_call *call,
     attn_status status = cuda_enter(NAME, op->head.device, &before, err);
     if (status != ATTN_OK)
         return status;
-    (void)pthread_mutex_lock(&op->lock);
-    status = cudnn_graph_open(graph, op->api, op->handle, call, what, err);
-    (void)pthread_mutex_unlock(&op->lock);
+    (void)pthread_mutex_lock(&op->handle->lock);
+    status = cudnn_graph_open(graph, op->api, op->handle->cudnn, call, what, err);
+    (void)pthread_mutex_unlock(&op->handle->lock);
     cuda_leave(op->head.device, before);
     return status;
 }
@@ -227,13 +252,14 @@ static attn_status execute(struct attn_op_plan *plan, void *stream, attn_error *
     attn_status status = cuda_enter(NAME, op->head.device, &before, err);
     if (status != ATTN_OK)
         return status;
-    (void)pthread_mutex_lock(&op->lock);
-    code = op->api->cudnnSetStream(op->handle, stream);
+    (void)pthread_mutex_lock(&op->handle->lock);
+    code = op->api->cudnnSetStream(op->handle->cudnn, stream);
     if (code == CUDNN_STATUS_SUCCESS)
-        code = op->api->cudnnBackendExecute(op->handle, plan->graph.plan, plan->pack.descriptor);
+        code = op->api->cudnnBackendExecute(op->handle->cudnn, plan->graph.plan,
+                                            plan->pack.descriptor);
     if (code != CUDNN_STATUS_SUCCESS) /* under the lock: the text is of the last error */
         status = cudnn_fail(op->api, err, "running the plan", code);
-    (void)pthread_mutex_unlock(&op->lock);
+    (void)pthread_mutex_unlock(&op->handle->lock);
     cuda_leave(op->head.device, before);
     return status == ATTN_UNSUPPORTED ? ATTN_DEVICE : status;
 }

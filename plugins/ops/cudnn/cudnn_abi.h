@@ -121,7 +121,6 @@ enum {
     X(const char *, cudnnGetErrorString, (int status))                                             \
     X(void, cudnnGetLastErrorString, (char *message, size_t bytes))                                \
     X(int, cudnnCreate, (cudnnHandle_t * handle))                                                  \
-    X(int, cudnnDestroy, (cudnnHandle_t handle))                                                   \
     X(int, cudnnSetStream, (cudnnHandle_t handle, void *stream))                                   \
     X(int, cudnnBackendCreateDescriptor, (int kind, cudnnBackendDescriptor_t *descriptor))         \
     X(int, cudnnBackendDestroyDescriptor, (cudnnBackendDescriptor_t descriptor))                   \
