@@ -162,6 +162,11 @@ static void test_key_mass_and_scratch(void **state)
     c = call_of(2, 8, 4096, 4096, 40, 16);
     p = problem_of(&c);
     assert_int_equal(flash_scratch(&p, 1), 0);
+    c = call_of(2, 8, 4096, 4096, 40, 32); /* fp32: shift and sum of each row */
+    want_key_mass(&c);
+    choice = choice_of(&c, 1, 1);
+    assert_int_equal(choice.family, FLASH_GENERIC);
+    assert_int_equal(choice.lse_bytes, 2 * 8 * 4096 * 8);
 }
 
 static void test_empty(void **state)

@@ -184,11 +184,13 @@ static const flash_entry *second_kernel(const flash_problem *p, int mass)
                                     : &flash_second_f16[index];
 }
 
-/* Scratch: the log-sum-exp that the second pass reads, if the caller wants none, then the partial
- * column sums. */
+/* Scratch: what the second pass reads of each row (in fp32 shift and sum, else the log-sum-exp if
+ * the caller wants none), then the partial column sums. */
 static void lay_out_scratch(flash_problem *p, const flash_choice *c, void *scratch)
 {
-    if (c->lse_bytes) {
+    if (c->lse_bytes && p->dtype == FLASH_F32) {
+        p->stats = scratch;
+    } else if (c->lse_bytes) {
         p->lse.data = scratch;
         p->lse.row = 1;
         p->lse.head = p->nq;

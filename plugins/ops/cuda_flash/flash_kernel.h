@@ -30,6 +30,7 @@ typedef struct flash_problem {
     int32_t band; /* non-zero: key j is seen by query i iff band_lo <= j - i <= band_hi */
     int64_t band_lo, band_hi;
     float scale;
+    float *stats; /* fp32: [B, H, Nq, 2], each row's shift (log2) and sum, for the second pass */
     void *scratch;
 } flash_problem;
 

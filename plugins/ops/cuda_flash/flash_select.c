@@ -80,7 +80,9 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
     if (c.second_pass && c.family == FLASH_LONG && !p->probs.data && p->h == p->hkv &&
         p->q.row > 0 && p->q.head >= 0 && p->q.batch >= 0)
         c.mass = first_holding(short_dims, FLASH_MASS_COUNT, p->d); /* the same sizes */
-    if (c.second_pass && !p->lse.data)
+    if (c.second_pass && p->dtype == FLASH_F32)
+        c.lse_bytes = (rows * 2 * sizeof(float) + 255) / 256 * 256;
+    else if (c.second_pass && !p->lse.data)
         c.lse_bytes = (rows * sizeof(float) + 255) / 256 * 256;
     return c;
 }

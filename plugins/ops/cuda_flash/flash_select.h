@@ -43,7 +43,8 @@ typedef struct flash_choice {
     int clustered;   /* FLASH_SHORT with column sums: a cluster of blocks takes the mean over heads,
                         no scratch */
     int mass_parts;  /* partial column sums a head, 0: none wanted, or none left to add */
-    uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp, then partial sums */
+    uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp (fp32: shifts and sums, which
+                                       round less), then partial sums */
 } flash_choice;
 
 /* `hopper`: compute capability 9.0. `aligned`: rows of q, k, v and out start at 16-byte boundaries.

@@ -1,6 +1,7 @@
 /* Attention in fp32 for any chip and any call, on the ordinary multiply-add units: 256 threads, 64
- * query rows, BN keys at a time. A thread holds 4 rows x 4 keys of the scores and 4 rows x DV / 16
- * columns of the result.
+ * query rows, BN keys at a time. A thread holds 4 rows x 4 keys of the scores and, of the result, 4
+ * rows x 4 neighbouring columns of every 64, so that both products read shared memory in 16-byte
+ * pieces.
  */
 #ifndef FLASH_GENERIC_F32_CUH
 #define FLASH_GENERIC_F32_CUH
@@ -131,19 +132,25 @@ __global__ void __launch_bounds__(T::THREADS)
             generic_load<float, T::VROWS, T::DV, T::THREADS>(
                 v, T::VP, vp + (key0 + y) * a.v.row, a.v.row, a.v.col, a.nk - key0 - y, dv, vw);
             __syncthreads();
-#pragma unroll 4
-            for (int z = 0; z < T::VROWS; ++z) {
-                float x[4];
+#pragma unroll 1
+            for (int z = 0; z < T::VROWS; z += 4) {
+                __align__(16) float x[4][4];
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    x[i] = p[(i * 16 + ty) * T::PP + y + z];
+                    *(float4 *)x[i] = *(const float4 *)(p + (i * 16 + ty) * T::PP + y + z);
 #pragma unroll
-                for (int c = 0; c < T::DV / 16; ++c) {
-                    const float w = v[z * T::VP + c * 16 + tx];
+                for (int e = 0; e < 4; ++e)
 #pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        o[i][c] += x[i] * w;
-                }
+                    for (int c = 0; c < T::DV / 64; ++c) {
+                        const float4 w = *(const float4 *)(v + (z + e) * T::VP + c * 64 + tx * 4);
+#pragma unroll
+                        for (int i = 0; i < 4; ++i) {
+                            o[i][c * 4] += x[i][e] * w.x;
+                            o[i][c * 4 + 1] += x[i][e] * w.y;
+                            o[i][c * 4 + 2] += x[i][e] * w.z;
+                            o[i][c * 4 + 3] += x[i][e] * w.w;
+                        }
+                    }
             }
         }
     }
@@ -155,13 +162,17 @@ __global__ void __launch_bounds__(T::THREADS)
         if (row >= a.nq)
             continue;
 #pragma unroll
-        for (int c = 0; c < T::DV / 16; ++c)
-            if (c * 16 + tx < dv)
-                out[row * a.out.row + (c * 16 + tx) * a.out.col] =
+        for (int c = 0; c < T::DV / 16; ++c) {
+            const int column = c / 4 * 64 + tx * 4 + c % 4;
+            if (column < dv)
+                out[row * a.out.row + column * a.out.col] =
                     shift[i] == -INFINITY ? 0.f : o[i][c] / z;
+        }
         if (a.lse.data && tx == 0 && blockIdx.z == 0)
             ((float *)a.lse.data)[b * a.lse.batch + h * a.lse.head + row * a.lse.row] =
                 (shift[i] + log2f(z)) * FLASH_LN2;
+        if (a.stats && tx == 0 && blockIdx.z == 0)
+            ((float2 *)a.stats)[(int64_t)bh * a.nq + row] = make_float2(shift[i], z);
     }
 }
 
@@ -179,7 +190,7 @@ __global__ void __launch_bounds__(T::THREADS)
     const bool qw = generic_whole(a.q, a.d, 4), kw = generic_whole(a.k, a.d, 4);
     const float *qp = (const float *)a.q.data + b * a.q.batch + h * a.q.head,
                 *kp = (const float *)a.k.data + b * a.k.batch + hk * a.k.head + key0 * a.k.row;
-    const float *lse = (const float *)a.lse.data + b * a.lse.batch + h * a.lse.head;
+    const float2 *stats = (const float2 *)a.stats + (int64_t)bh * a.nq;
     float column[4] = {};
     for (int row0 = 0; row0 < a.nq; row0 += T::ROWS) {
         float s[4][4];
@@ -188,12 +199,13 @@ __global__ void __launch_bounds__(T::THREADS)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = row0 + i * 16 + ty;
-            const float l = row < a.nq ? lse[row * a.lse.row] : -INFINITY,
-                        shift = l == -INFINITY ? 0.f : l * FLASH_LOG2E;
+            const float2 stat = row < a.nq ? stats[row] : make_float2(-INFINITY, 0.f);
+            const float shift = stat.x == -INFINITY ? 0.f : stat.x,
+                        factor = stat.x == -INFINITY ? 0.f : 1.f / stat.y;
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const int key = key0 + j * 16 + tx;
-                const float p = exp2f(score(s[i][j], row, key) - shift);
+                const float p = exp2f(score(s[i][j], row, key) - shift) * factor;
                 column[j] += p;
                 if (a.probs.data && row < a.nq && key < a.nk)
                     ((float *)a.probs.data)[b * a.probs.batch + h * a.probs.head +

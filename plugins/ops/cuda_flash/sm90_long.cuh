@@ -136,7 +136,8 @@ __global__ void __launch_bounds__(T::THREADS, 1)
     uint8_t *keys = smem + 2 * T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
     float *merge = (float *)(values + T::STAGES * T::TILE_BYTES);
     uint64_t *bars = (uint64_t *)(merge + T::MERGE_FLOATS); /* full and empty of K, then of V */
-    uint32_t *redo = (uint32_t *)(bars + 4 * T::STAGES);
+    uint64_t *all_done = bars + 4 * T::STAGES;
+    uint32_t *redo = (uint32_t *)(all_done + 1);
     const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h,
               key_tiles = (a.nk + T::BN - 1) / T::BN;
 
@@ -152,6 +153,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
                 mbarrier_init(smem_address(&bars[v * 2 * T::STAGES + i]), 2);
                 mbarrier_init(smem_address(&bars[(v * 2 + 1) * T::STAGES + i]), T::ROWS * 4);
             }
+        mbarrier_init(smem_address(all_done), T::GROUPS * 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     fence_proxy_async();
@@ -165,7 +167,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
                          smem_address(bars + 3 * T::STAGES)};
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
-        long_produce<T>(g, tiles, (threadIdx.x >> 6) & 1 ? gv : gk, redo);
+        long_produce<T>(g, tiles, (threadIdx.x >> 6) & 1 ? gv : gk, redo, smem_address(all_done));
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
         const int rowgroup = group % T::ROWS, part = group / T::ROWS;
@@ -188,7 +190,10 @@ __global__ void __launch_bounds__(T::THREADS, 1)
             then = swap;
         }
         if constexpr (T::MAX == FLASH_MAX_FIRST) {
-            named_barrier(15, T::THREADS);
+            __syncwarp(); /* every lane's marks */
+            if ((threadIdx.x & 31) == 0)
+                mbarrier_arrive(smem_address(all_done));
+            mbarrier_wait(smem_address(all_done), 0);
             n = 0;
 #pragma unroll 1
             for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n)

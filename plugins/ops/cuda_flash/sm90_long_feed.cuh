@@ -38,7 +38,7 @@ struct LongShape {
     static constexpr int MERGE_FLOATS = (SPLIT - 1) * ROWS * (D / 2 + 4) * 128;
     static constexpr int MAX_TILES = 2048; /* query tiles of one block */
     static constexpr int SMEM = 1024 + 2 * Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 +
-                                STAGES * 32 + MAX_TILES / 8;
+                                STAGES * 32 + 8 + MAX_TILES / 8;
     /* a warpgroup waits for a stage only after it has used that stage's last tile itself, so a
      * phase cannot be mistaken */
     static_assert(STAGES % SPLIT == 0, "each part must meet its own stages");
@@ -196,9 +196,11 @@ FLASH_DEVICE void long_feed_copies(const flash_problem &a, const flash_view &vie
         long_signal<T>(g.full, f);
 }
 
-/* Feeds every query tile of the block, or in a second pass those marked in `redo`. */
+/* Feeds every query tile of the block, then those marked in `redo`, which is complete once every
+ * consumer warp has arrived at `all_done`. */
 template <class T>
-FLASH_DEVICE void long_produce(const flash_long_args &g, int tiles, LongRing ring, uint32_t *redo)
+FLASH_DEVICE void long_produce(const flash_long_args &g, int tiles, LongRing ring, uint32_t *redo,
+                               uint32_t all_done)
 {
     const flash_problem &a = g.p;
     const bool values = (threadIdx.x >> 6) & 1;
@@ -210,10 +212,8 @@ FLASH_DEVICE void long_produce(const flash_long_args &g, int tiles, LongRing rin
         long_feed_places<T>(view, f);
 #pragma unroll 1
     for (int pass = 0; pass < (T::MAX == FLASH_MAX_FIRST ? 2 : 1); ++pass) {
-        if (pass) {
-            __syncwarp(); /* one lane alone may have fed */
-            named_barrier(15, T::THREADS);
-        }
+        if (pass)
+            mbarrier_wait(all_done, 0);
         int n = 0;
 #pragma unroll 1
         for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n) {

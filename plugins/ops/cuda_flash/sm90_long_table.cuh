@@ -1,28 +1,16 @@
 /* The compiled shapes of the long kernel, of its second pass and of the wide kernel, for one
  * element type. */
-#include <cstring>
-#include <cudaTypedefs.h>
-
 #include "flash_launch.h"
 #include "launch.cuh"
 #include "sm90_mass.cuh"
 #include "sm90_wide.cuh"
+#include "tile_map.cuh"
 
 template <bool BF>
 static int long_map(CUtensorMap *map, const flash_view &v, const flash_problem &p, int rows,
                     void *encode)
 {
-    /* a broadcast dimension has one element: the kernel then asks for index 0 */
-    const cuuint64_t dims[4] = {(cuuint64_t)p.d, (cuuint64_t)p.nk, (cuuint64_t)(v.head ? p.hkv : 1),
-                                (cuuint64_t)(v.batch ? p.b : 1)};
-    const cuuint64_t strides[3] = {(cuuint64_t)v.row * 2, (cuuint64_t)(v.head ? v.head * 2 : 16),
-                                   (cuuint64_t)(v.batch ? v.batch * 2 : 16)};
-    const cuuint32_t box[4] = {64, (cuuint32_t)rows, 1, 1}, ones[4] = {1, 1, 1, 1};
-    const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)encode)(
-        map, BF ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, v.data,
-        dims, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return r == CUDA_SUCCESS ? 0 : FLASH_NO_MAP;
+    return tile_map(map, BF, v, p.nk, p.hkv, p, rows, encode);
 }
 
 template <class T> static int long_ready()

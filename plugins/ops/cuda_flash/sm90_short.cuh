@@ -4,9 +4,14 @@
  * shared memory; so do the blocks of a cluster, each with its own share of the keys. With TURNS
  * over 1 a block computes several query tiles one after the other, all of them asked for at the
  * start. It can also give the sums of each key's column.
+ *
+ * Rows that TMA feeds well (a multiple of 64 bytes) come by it, a box of 64 columns at a time,
+ * asked for by one lane of each warp in turn; others by 16-byte copies of all threads.
  */
 #ifndef FLASH_SM90_SHORT_CUH
 #define FLASH_SM90_SHORT_CUH
+
+#include <cuda.h>
 
 #include "sm90_common.cuh"
 
@@ -16,6 +21,8 @@ struct ShortShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, CLUSTER = CLUSTER_,
                          TURNS = TURNS_, BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_;
+    /* 128-byte rows come as fast by copies, and to many small blocks faster */
+    static constexpr bool TMA = D % 32 == 0 && (D > 64 || BN * SPLIT > 128);
     static constexpr int THREADS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
@@ -31,9 +38,53 @@ struct ShortShape {
     static_assert(CLUSTER == 1 || (SPLIT > 1 && !MASS), "blocks add up where parts do");
     static constexpr int PARTS = SPLIT * CLUSTER; /* of the keys */
     static constexpr int STATS = PARTS > 1 ? ROWS * 64 * PARTS * 8 : 0;
-    static constexpr int MASS_BYTES = MASS ? ROWS * 4 * KEYS * 4 : 0;
-    static constexpr int SMEM = 1024 + TILES + STATS + MASS_BYTES;
+    /* the warps' sums; then what the heads of a cluster send, up to 8 for each key and one more */
+    static constexpr int MASS_BYTES = MASS ? ROWS * 4 * KEYS * 4 + (KEYS + 8) * 4 : 0;
+    static constexpr int LOADS = TURNS + 1; /* queries and keys, values, later queries */
+    static constexpr int BARS = TILES + STATS + MASS_BYTES, SMEM = 1024 + BARS + LOADS * 8;
+    static constexpr int KEY_BOX = BN / 2; /* rows of a box of K or V; of Q 64 */
+    static_assert(!TMA || KEY_BOX % 8 == 0, "a box is whole swizzle atoms");
 };
+
+typedef struct flash_short_args {
+    flash_problem p;
+    CUtensorMap q, k, v; /* used where the shape's rows come by TMA */
+} flash_short_args;
+
+/* ---- clusters ---- */
+
+/* the same place in another block's shared memory */
+FLASH_DEVICE uint32_t short_cluster_address(const void *p, uint32_t rank)
+{
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(r)
+                 : "r"(smem_address(p)), "r"(rank));
+    return r;
+}
+
+FLASH_DEVICE uint32_t short_cluster_rank()
+{
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+
+FLASH_DEVICE void short_cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+FLASH_DEVICE void short_cluster_wait()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+FLASH_DEVICE void short_cluster_sync()
+{
+    short_cluster_arrive();
+    short_cluster_wait();
+}
 
 /* ROWS rows in tiles of TILE_ROWS; the pieces between the head dimension and the next multiple of
  * 16 become zeros */
@@ -52,6 +103,25 @@ FLASH_DEVICE void short_load(uint32_t dst, int tile_bytes, const uint16_t *base,
     }
 }
 
+/* Boxes of 64 columns by BOX rows, `from` to `from + ROWS`, shared out among the warps; `turn`
+ * counts them. */
+template <class T, int TILE_ROWS, int ROWS, int BOX>
+FLASH_DEVICE void short_ask(uint32_t dst, int tile_bytes, const CUtensorMap &map, uint32_t bar,
+                            int from, int head, int batch, int &turn)
+{
+    const int warp = threadIdx.x >> 5;
+#pragma unroll
+    for (int r = 0; r < ROWS; r += BOX)
+#pragma unroll
+        for (int c = 0; c < T::CHUNKS; ++c, ++turn)
+            if (turn % (T::THREADS / 32) == warp)
+                tma_load(dst + r / TILE_ROWS * tile_bytes + c * (TILE_ROWS * 128) +
+                             r % TILE_ROWS * 128,
+                         &map, bar, c * 64, from + r, head, batch);
+}
+
+/* Sums of each key's column over the block's queries: to `sums` in global memory, or, where the
+ * heads of a batch entry form a cluster, to the block that owns the key. */
 template <class T>
 FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::BN / 2],
                                     float *mass, float *sums, int rowgroup, int part)
@@ -68,7 +138,11 @@ FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::
             if (lane < 4)
                 mass[(rowgroup * 4 + warp) * T::KEYS + part * T::BN + j * 8 + lane * 2 + e] = x;
         }
+    if (!sums)
+        short_cluster_wait(); /* every block has begun */
     __syncthreads();
+    const int own = (a.nk + a.h - 1) / a.h; /* keys of a block of the cluster */
+    float *heads = mass + T::ROWS * 4 * T::KEYS;
     for (int i = threadIdx.x; i < a.nk; i += T::THREADS) {
         float x = 0.f;
 #pragma unroll
@@ -77,46 +151,30 @@ FLASH_DEVICE void short_column_sums(const flash_problem &a, const float (&s)[T::
         if (sums)
             sums[i] = x;
         else
-            mass[i] = x; /* each thread has read its column */
+            asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(short_cluster_address(
+                             heads + short_cluster_rank() * own + i % own, i / own)),
+                         "f"(x)
+                         : "memory");
     }
-}
-
-/* the same place in another block's shared memory */
-FLASH_DEVICE uint32_t short_cluster_address(const void *p, uint32_t rank)
-{
-    uint32_t r;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-                 : "=r"(r)
-                 : "r"(smem_address(p)), "r"(rank));
-    return r;
-}
-
-FLASH_DEVICE void short_cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
+    if (!sums)
+        short_cluster_arrive(); /* what was sent will have arrived */
 }
 
 /* A cluster holds a batch entry's heads, one block each: the mean over heads without a second
- * kernel. */
+ * kernel. Each block adds up its keys from what the heads sent, in the heads' order. */
 template <class T>
 FLASH_DEVICE void short_cluster_mean(const flash_problem &a, const float *mass, int b)
 {
-    uint32_t rank;
-    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    short_cluster_sync();
-    for (int i = rank * T::THREADS + threadIdx.x; i < a.nk; i += a.h * T::THREADS) {
+    const int own = (a.nk + a.h - 1) / a.h, rank = (int)short_cluster_rank();
+    const float *heads = mass + T::ROWS * 4 * T::KEYS;
+    short_cluster_wait();
+    for (int i = threadIdx.x; i < own && rank * own + i < a.nk; i += T::THREADS) {
         float sum = 0.f;
-        for (int h = 0; h < a.h; ++h) {
-            float x;
-            asm volatile("ld.shared::cluster.f32 %0, [%1];"
-                         : "=f"(x)
-                         : "r"(short_cluster_address(mass + i, h)));
-            sum += x;
-        }
-        ((float *)a.key_mass.data)[b * a.key_mass.batch + i * a.key_mass.col] = sum / (float)a.h;
+        for (int h = 0; h < a.h; ++h)
+            sum += heads[h * own + i];
+        ((float *)a.key_mass.data)[b * a.key_mass.batch + (rank * own + i) * a.key_mass.col] =
+            sum / (float)a.h;
     }
-    short_cluster_sync(); /* nobody leaves while others read */
 }
 
 /* A warp turns its 16 rows into whole 16-byte pieces in what was Q's place, laid out as Q was. */
@@ -204,12 +262,17 @@ FLASH_DEVICE void short_store_sum(const flash_problem &a, const float (&o)[T::D 
     }
 }
 
-/* waits until at most `LEFT` groups of this block's copies are under way, for all threads */
-template <int LEFT> FLASH_DEVICE void short_arrived()
+/* Waits for load `LOAD` of the block, for all threads; where it comes by TMA, a barrier of its own
+ * tells. */
+template <class T, int LOAD> FLASH_DEVICE void short_arrived(const uint8_t *smem)
 {
-    cp_async_wait<LEFT>();
-    fence_proxy_async();
-    __syncthreads();
+    if constexpr (T::TMA) {
+        mbarrier_wait(smem_address(smem + T::BARS) + LOAD * 8, 0);
+    } else {
+        cp_async_wait<T::LOADS - 1 - LOAD>();
+        fence_proxy_async();
+        __syncthreads();
+    }
 }
 
 /* this part's shift and sum of a row, for every block of the cluster */
@@ -297,7 +360,6 @@ FLASH_DEVICE void short_factors(const float2 *stats, int row, float (&shift)[2],
 template <class T, int TURN>
 FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uint8_t *smem)
 {
-    constexpr int LEFT = T::TURNS - TURN - (TURN > 0 ? 1 : 0);
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31,
               row = w.rowgroup * 64 + warp * 16 + (lane >> 2);
     float2 *stats = (float2 *)(smem + T::TILES);
@@ -307,7 +369,7 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     float s[T::BN / 2], o[T::D / 2], shift[2], sum[2], factor[2];
     uint32_t p[T::BN / 4];
 
-    short_arrived<LEFT>();
+    short_arrived<T, (TURN > 0 ? TURN + 1 : 0)>(smem);
     const uint64_t dq = tile_descriptor(smem_address(queries), 16), dk = tile_descriptor(keys, 16);
     pin(s);
     wgmma_fence();
@@ -326,7 +388,7 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     short_softmax<T>(s, a.scale * 1.4426950408889634f, a.nk - (w.rank * T::SPLIT + w.part) * T::BN,
                      shift, sum);
     if constexpr (T::CLUSTER > 1)
-        asm volatile("barrier.cluster.wait.aligned;" ::: "memory"); /* all blocks have begun */
+        short_cluster_wait(); /* all blocks have begun */
     if (T::PARTS > 1 && (lane & 3) == 0)
 #pragma unroll
         for (int r = 0; r < 2; ++r)
@@ -335,7 +397,9 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
     for (int i = 0; i < T::BN / 4; ++i)
         p[i] = pack2<T::BF>(s[i * 2], s[i * 2 + 1]);
     if constexpr (TURN == 0) {
-        short_arrived<T::TURNS - 1>(); /* the values; and all have read the queries */
+        short_arrived<T, 1>(smem); /* the values */
+        if constexpr (T::TMA)
+            __syncthreads(); /* as by copies: all have read the queries and published */
         if constexpr (T::CLUSTER > 1)
             short_cluster_sync();
     } else
@@ -386,43 +450,52 @@ FLASH_DEVICE void short_tile(const flash_problem &a, const ShortPlace<T> &w, uin
         short_cluster_mean<T>(a, (const float *)(smem + T::TILES + T::STATS), w.b);
 }
 
+/* Asks for everything at once, in the order in which it is needed. */
 template <class T>
-__global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
-    flash_short_kernel(const __grid_constant__ flash_problem a)
+FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &w, uint32_t base,
+                                int hkv, int key0)
 {
-    extern __shared__ uint8_t raw[];
-    uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
-    const uint32_t base = smem_address(smem);
-    constexpr int QUERIES = T::QUERIES * T::TURNS;
-    const int per_head = (a.nq + QUERIES - 1) / QUERIES, block = blockIdx.x / T::CLUSTER,
-              bh = block / per_head;
-    const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0), pieces = a.d / 8;
-    ShortPlace<T> w;
-    w.b = bh / a.h;
-    w.h = bh - w.b * a.h;
-    w.row0 = (block - bh * per_head) * QUERIES;
-    w.rank = blockIdx.x % T::CLUSTER;
-    w.rowgroup = group % T::ROWS;
-    w.part = group / T::ROWS;
-    const int hkv = w.h / (a.h / a.hkv);
-    const uint16_t *q =
-        (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head + w.row0 * a.q.row;
+    const flash_problem &a = g.p;
+    const uint32_t bar = base + T::BARS;
+    const int qh = a.q.head ? w.h : 0, qb = a.q.batch ? w.b : 0, kh = a.k.head ? hkv : 0,
+              kb = a.k.batch ? w.b : 0, vh = a.v.head ? hkv : 0, vb = a.v.batch ? w.b : 0;
+    int turn = 0;
+    if ((threadIdx.x & 31) != 0)
+        return;
+    if (threadIdx.x == 0) {
+        mbarrier_expect(bar, T::Q_BYTES + T::SPLIT * T::K_BYTES);
+        mbarrier_expect(bar + 8, T::SPLIT * T::K_BYTES);
+#pragma unroll
+        for (int t = 1; t < T::TURNS; ++t)
+            mbarrier_expect(bar + 8 + t * 8, T::Q_BYTES);
+    }
+    short_ask<T, 64, T::QUERIES, 64>(base, T::CHUNKS * 8192, g.q, bar, w.row0, qh, qb, turn);
+    short_ask<T, T::BN, T::KEYS, T::KEY_BOX>(base + T::TURNS * T::Q_BYTES, T::K_BYTES, g.k, bar,
+                                             key0, kh, kb, turn);
+    short_ask<T, T::BN, T::KEYS, T::KEY_BOX>(base + T::FRONT, T::K_BYTES, g.v, bar + 8, key0, vh,
+                                             vb, turn);
+#pragma unroll
+    for (int t = 1; t < T::TURNS; ++t)
+        short_ask<T, 64, T::QUERIES, 64>(base + t * T::Q_BYTES, T::CHUNKS * 8192, g.q,
+                                         bar + 8 + t * 8, w.row0 + t * T::QUERIES, qh, qb, turn);
+}
 
-    const int key0 = w.rank * T::KEYS;
-
-    if constexpr (T::CLUSTER > 1)
-        asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-    asm volatile("griddepcontrol.wait;" ::: "memory");
+template <class T>
+FLASH_DEVICE void short_load_all(const flash_problem &a, const ShortPlace<T> &w, uint32_t base,
+                                 int hkv, int key0)
+{
+    const int pieces = a.d / 8;
+    const uint16_t *q = (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head +
+                        w.row0 * a.q.row,
+                   *k = (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head +
+                        key0 * a.k.row,
+                   *v = (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head +
+                        key0 * a.v.row;
     short_load<T, 64, T::QUERIES>(base, T::CHUNKS * 8192, q, a.q.row, a.nq - w.row0, pieces);
-    short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, T::K_BYTES,
-                                  (const uint16_t *)a.k.data + w.b * a.k.batch + hkv * a.k.head +
-                                      key0 * a.k.row,
-                                  a.k.row, a.nk - key0, pieces);
+    short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, T::K_BYTES, k, a.k.row, a.nk - key0,
+                                  pieces);
     cp_async_commit();
-    short_load<T, T::BN, T::KEYS>(base + T::FRONT, T::K_BYTES,
-                                  (const uint16_t *)a.v.data + w.b * a.v.batch + hkv * a.v.head +
-                                      key0 * a.v.row,
-                                  a.v.row, a.nk - key0, pieces);
+    short_load<T, T::BN, T::KEYS>(base + T::FRONT, T::K_BYTES, v, a.v.row, a.nk - key0, pieces);
     cp_async_commit();
 #pragma unroll
     for (int t = 1; t < T::TURNS; ++t) {
@@ -431,6 +504,52 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
                                       a.nq - w.row0 - t * T::QUERIES, pieces);
         cp_async_commit();
     }
+}
+
+template <class T> FLASH_DEVICE void short_bars(const flash_short_args &g, uint32_t base)
+{
+    if (threadIdx.x == 0) {
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&g.q) : "memory");
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&g.k) : "memory");
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&g.v) : "memory");
+        for (int i = 0; i < T::LOADS; ++i)
+            mbarrier_init(base + T::BARS + i * 8, 1);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    fence_proxy_async();
+    __syncthreads();
+}
+
+template <class T>
+__global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
+    flash_short_kernel(const __grid_constant__ flash_short_args g)
+{
+    const flash_problem &a = g.p;
+    extern __shared__ uint8_t raw[];
+    uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+    const uint32_t base = smem_address(smem);
+    constexpr int QUERIES = T::QUERIES * T::TURNS;
+    const int per_head = (a.nq + QUERIES - 1) / QUERIES, block = blockIdx.x / T::CLUSTER,
+              bh = block / per_head;
+    const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
+    ShortPlace<T> w;
+    w.b = bh / a.h;
+    w.h = bh - w.b * a.h;
+    w.row0 = (block - bh * per_head) * QUERIES;
+    w.rank = blockIdx.x % T::CLUSTER;
+    w.rowgroup = group % T::ROWS;
+    w.part = group / T::ROWS;
+    const int hkv = w.h / (a.h / a.hkv), key0 = w.rank * T::KEYS;
+
+    if constexpr (T::TMA)
+        short_bars<T>(g, base);
+    if (T::CLUSTER > 1 || (T::MASS && !a.scratch))
+        short_cluster_arrive();
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    if constexpr (T::TMA)
+        short_ask_all<T>(g, w, base, hkv, key0);
+    else
+        short_load_all<T>(a, w, base, hkv, key0);
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
     short_tile<T, 0>(a, w, smem);
     if constexpr (T::TURNS > 1)

@@ -2,6 +2,7 @@
 #include "flash_launch.h"
 #include "launch.cuh"
 #include "sm90_short.cuh"
+#include "tile_map.cuh"
 
 template <class T> static int short_ready()
 {
@@ -9,13 +10,21 @@ template <class T> static int short_ready()
 }
 
 template <class T>
-static int short_launch(const flash_problem *p, const flash_device *, void *stream)
+static int short_launch(const flash_problem *p, const flash_device *device, void *stream)
 {
+    flash_short_args args;
+    memset(&args, 0, sizeof args);
+    args.p = *p;
+    if (T::TMA &&
+        (!device->encode || tile_map(&args.q, T::BF, p->q, p->nq, p->h, *p, 64, device->encode) ||
+         tile_map(&args.k, T::BF, p->k, p->nk, p->hkv, *p, T::KEY_BOX, device->encode) ||
+         tile_map(&args.v, T::BF, p->v, p->nk, p->hkv, *p, T::KEY_BOX, device->encode)))
+        return FLASH_NO_MAP;
     const int64_t tiles =
         (int64_t)((p->nq + T::QUERIES * T::TURNS - 1) / (T::QUERIES * T::TURNS)) * p->b * p->h;
     const bool clustered = T::MASS && !p->scratch; /* one block a head, up to 8 */
     return launch(flash_short_kernel<T>, dim3((unsigned)(tiles * T::CLUSTER)), T::THREADS, T::SMEM,
-                  stream, true, clustered ? p->h : T::CLUSTER, *p);
+                  stream, true, clustered ? p->h : T::CLUSTER, args);
 }
 
 #define SHORT(D, BN, ROWS, SPLIT, CLUSTER, TURNS, BLOCKS, MASS)                                    \
