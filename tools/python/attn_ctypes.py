@@ -65,6 +65,19 @@ class Api(C.Structure):
 assert C.sizeof(Tensor) == 96 and C.sizeof(Head) == 240 and C.sizeof(Call) == 928
 
 
+ALLOC = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_uint64, PTR(C.c_void_p), PTR(Error))
+COPY = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_void_p, C.c_void_p, C.c_uint64, C.c_void_p, PTR(Error))
+WAIT = C.CFUNCTYPE(C.c_int32, C.c_void_p, C.c_void_p, PTR(Error))
+QUERY = C.CFUNCTYPE(C.c_void_p, C.c_char_p)
+
+
+class Memory(C.Structure):
+    """attn.memory/1"""
+    _fields_ = [("size", C.c_uint32), ("reserved", C.c_uint32), ("alloc", ALLOC),
+                ("free", C.CFUNCTYPE(None, C.c_void_p, C.c_void_p)), ("copy_in", COPY),
+                ("copy_out", COPY), ("synchronize", WAIT)]
+
+
 class Refused(RuntimeError):
     """What a plugin answered instead of OK; args[0] is the status."""
 
@@ -133,6 +146,20 @@ class Op:
             c.scratch, c.scratch_bytes = scratch.data_ptr(), scratch.numel() * scratch.element_size()
         err, text = text_error()
         checked(self.api.run(plan, c, err), text)
+
+    def memory(self):
+        return C.cast(QUERY(self.api.query)(b"attn.memory/1"), PTR(Memory)).contents
+
+    def alloc(self, size):
+        """The address; the caller frees it through memory()."""
+        data = C.c_void_p()
+        err, text = text_error()
+        checked(self.memory().alloc(self.op, size, data, err), text)
+        return data
+
+    def synchronize(self, stream=None):
+        err, text = text_error()
+        checked(self.memory().synchronize(self.op, stream, err), text)
 
     def release(self, plan):
         self.api.release(plan)

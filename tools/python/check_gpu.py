@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Checks op plugins on an NVIDIA GPU against float64: python3 check_gpu.py [--quick] PLUGIN.so ...
+"""Checks op plugins on an NVIDIA GPU against float64: python3 check_gpu.py [--quick | --lost] PLUGIN.so ...
 
 Inputs are normal with 1 % outliers of 8 times; outputs and scratch are full of NaN before each run, each call runs
 twice and must give the same bits. Bounds are relative L2: 2e-6 fp32, 1e-3 fp16, 8e-3 bf16. Needs torch.
 --quick: one call for each family of kernels, short enough for compute-sanitizer.
+--lost: only what a plugin says once its device has failed (in a process of its own; the full check starts it).
 Exit 0: all right; 1: a check failed; 77: no device or no torch.
 """
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -193,7 +195,59 @@ def captured(op):
     return None if e <= BOUND[F16] else "a replayed graph is %.2e off" % e
 
 
+def small_call(op):
+    q, k, v = (random((1, 2, 128, 64), F16) for _ in range(3))
+    out = torch.empty_like(q)
+    return op.call(q, k, v, out), (q, k, v, out)
+
+
+def errors(op):
+    """Memory that runs out comes back as status and text, and the op works on."""
+    wrong = []
+    try:
+        op.alloc(1 << 50)
+        wrong.append("2^50 bytes of device memory were given")
+    except Refused as e:
+        if e.args[0] != 3 or "memory" not in e.args[1]:
+            wrong.append("2^50 bytes: status %d, %s" % e.args)
+    c, (q, k, v, out) = small_call(op)
+    plan, need = op.prepare(c)
+    scratch = torch.empty(max(need, 1), dtype=torch.uint8, device=DEV)
+    op.run(plan, c, torch.cuda.current_stream().cuda_stream, scratch)
+    torch.cuda.synchronize()
+    e = distance(out, reference(q, k, v, None, None, None, 64 ** -0.5)[0])
+    op.release(plan)
+    if not e <= BOUND[F16]:
+        wrong.append("after that a call is %.2e off" % e)
+    return "; ".join(wrong) or None
+
+
+def lost(path):
+    """A kernel that writes to an address that is not there: every later call says so, none crashes."""
+    op = Op(path)
+    c, keep = small_call(op)
+    c.out.data = 256
+    plan, need = op.prepare(c)
+    scratch = torch.empty(max(need, 1), dtype=torch.uint8, device=DEV)
+    said = []
+    for step in (lambda: op.run(plan, c, None, scratch), lambda: op.synchronize(), lambda: op.run(plan, c, None, scratch)):
+        try:
+            step()
+        except Refused as e:
+            said.append(e.args)
+    print("%d of 3 steps failed: %s" % (len(said), said), flush=True)
+    right = len(said) >= 2 and all(status == 4 and text for status, text in said)
+    os._exit(0 if right else 1)  # no destructors: the device is gone
+
+
+def lost_elsewhere(path):
+    done = subprocess.run([sys.executable, os.path.abspath(__file__), "--lost", path], capture_output=True, text=True)
+    return None if done.returncode == 0 else "device lost: exit %d: %s" % (done.returncode, done.stdout + done.stderr[-300:])
+
+
 def main():
+    if "--lost" in sys.argv[1:]:
+        lost(sys.argv[-1])
     bad = 0
     quick = "--quick" in sys.argv[1:]
     for path in [a for a in sys.argv[1:] if a != "--quick"]:
@@ -216,10 +270,10 @@ def main():
                 bad += 1
                 print("FAIL %s: %s: %s" % (name, wrong, {k: str(x) for k, x in case.items()}))
             done += 1
-        wrong = None if quick else captured(op)
-        if wrong:
-            bad += 1
-            print("FAIL %s: %s" % (name, wrong))
+        for wrong in () if quick else (captured(op), errors(op), lost_elsewhere(path)):
+            if wrong:
+                bad += 1
+                print("FAIL %s: %s" % (name, wrong))
         op.close()
         print("%s: %d calls, %d refused" % (name, done, refused))
     print("%d wrong" % bad)
