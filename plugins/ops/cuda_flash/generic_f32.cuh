@@ -1,7 +1,6 @@
 /* Attention in fp32 for any chip and any call, on the ordinary multiply-add units: 256 threads, 64
- * query rows, BN keys at a time. A thread holds 4 rows x 4 keys of the scores and, of the result, 4
- * rows x 4 neighbouring columns of every 64, so that both products read shared memory in 16-byte
- * pieces.
+ * query rows, BN keys at a time. A thread holds 4 rows x 4 keys of the scores and 4 rows x DV / 16
+ * columns of the result.
  */
 #ifndef FLASH_GENERIC_F32_CUH
 #define FLASH_GENERIC_F32_CUH
@@ -132,25 +131,19 @@ __global__ void __launch_bounds__(T::THREADS)
             generic_load<float, T::VROWS, T::DV, T::THREADS>(
                 v, T::VP, vp + (key0 + y) * a.v.row, a.v.row, a.v.col, a.nk - key0 - y, dv, vw);
             __syncthreads();
-#pragma unroll 1
-            for (int z = 0; z < T::VROWS; z += 4) {
-                __align__(16) float x[4][4];
+#pragma unroll 4
+            for (int z = 0; z < T::VROWS; ++z) {
+                float x[4];
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
-                    *(float4 *)x[i] = *(const float4 *)(p + (i * 16 + ty) * T::PP + y + z);
+                    x[i] = p[(i * 16 + ty) * T::PP + y + z];
 #pragma unroll
-                for (int e = 0; e < 4; ++e)
+                for (int c = 0; c < T::DV / 16; ++c) {
+                    const float w = v[z * T::VP + c * 16 + tx];
 #pragma unroll
-                    for (int c = 0; c < T::DV / 64; ++c) {
-                        const float4 w = *(const float4 *)(v + (z + e) * T::VP + c * 64 + tx * 4);
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) {
-                            o[i][c * 4] += x[i][e] * w.x;
-                            o[i][c * 4 + 1] += x[i][e] * w.y;
-                            o[i][c * 4 + 2] += x[i][e] * w.z;
-                            o[i][c * 4 + 3] += x[i][e] * w.w;
-                        }
-                    }
+                    for (int i = 0; i < 4; ++i)
+                        o[i][c] += x[i] * w;
+                }
             }
         }
     }
@@ -162,12 +155,10 @@ __global__ void __launch_bounds__(T::THREADS)
         if (row >= a.nq)
             continue;
 #pragma unroll
-        for (int c = 0; c < T::DV / 16; ++c) {
-            const int column = c / 4 * 64 + tx * 4 + c % 4;
-            if (column < dv)
-                out[row * a.out.row + column * a.out.col] =
+        for (int c = 0; c < T::DV / 16; ++c)
+            if (c * 16 + tx < dv)
+                out[row * a.out.row + (c * 16 + tx) * a.out.col] =
                     shift[i] == -INFINITY ? 0.f : o[i][c] / z;
-        }
         if (a.lse.data && tx == 0 && blockIdx.z == 0)
             ((float *)a.lse.data)[b * a.lse.batch + h * a.lse.head + row * a.lse.row] =
                 (shift[i] + log2f(z)) * FLASH_LN2;

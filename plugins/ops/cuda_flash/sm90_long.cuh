@@ -136,6 +136,8 @@ __global__ void __launch_bounds__(T::THREADS, 1)
     uint8_t *keys = smem + 2 * T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
     float *merge = (float *)(values + T::STAGES * T::TILE_BYTES);
     uint64_t *bars = (uint64_t *)(merge + T::MERGE_FLOATS); /* full and empty of K, then of V */
+    /* Producer and consumers meet here from different places of the code: no bar.sync, which wants
+     * a whole block at one place (compute-sanitizer's synccheck says so). */
     uint64_t *all_done = bars + 4 * T::STAGES;
     uint32_t *redo = (uint32_t *)(all_done + 1);
     const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h,
