@@ -12,10 +12,12 @@
  *                       with its parts sm90_long_feed, _softmax and _stream
  *   sm90_mass.cuh       its second pass, for column sums
  *   sm90_wide.cuh       Hopper, head dimensions up to 512
- *   sm90_short.cuh      Hopper, up to 256 keys: the whole row in registers, column sums in the same
- * pass sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
- *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; column sums and probabilities as
- * a second pass generic_f32.cuh     fp32 on the multiply-add units, likewise
+ *   sm90_short.cuh      Hopper, up to 256 keys: a row in registers, column sums in the same pass
+ *   sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
+ *   tile_map.cuh        tensor maps of q, k and v
+ *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; a second pass for column sums
+ *                       and probabilities
+ *   generic_f32.cuh     fp32 on the multiply-add units, likewise
  *
  * Check: meson test -C build ops (selection and refusals, no GPU needed); tools/check-gpu build
  * (all of it, on a GPU). Time: tools/python/bench_peers.py build.
