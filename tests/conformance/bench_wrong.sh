@@ -3,8 +3,8 @@
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-ln -s "$2" "$folder/wrong.so"
-ln -s "$3" "$folder/math.so"
+ln -s "$(readlink -f "$2")" "$folder/wrong.so"
+ln -s "$(readlink -f "$3")" "$folder/math.so"
 said=$("$1" bench --trust-all --plugin-path "$folder" --op org.attnplug.test.wrong --shapes 1,1,16,16,16 2>&1) && {
     echo "$said"
     echo "bench timed a wrong op" >&2
