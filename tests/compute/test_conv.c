@@ -15,11 +15,15 @@ struct conv_call {
     const struct conv *conv;
     attn_tensor x, x2, y;
     struct epilogue e;
+    const float *scales; /* of low-rank terms */
+    uint32_t n_scales;
 };
 
 static void operation(attn_work *w, void *arg)
 {
     const struct conv_call *c = arg;
+    w->scales = c->scales;
+    w->n_scales = c->n_scales;
     work_compute(w)->api->conv(w, c->conv, &c->x, &c->x2, &c->e, &c->y);
 }
 
@@ -155,6 +159,85 @@ static void residual_may_be_y(void **state)
     sample_release(&y);
 }
 
+/* down and up of two low-rank terms, and the weight that has them added. */
+static double with_terms(const struct conv_term *terms, const float *scales, const attn_tensor *w,
+                         int64_t oc, int64_t at, int64_t taps)
+{
+    double sum = element(w, oc * taps + at);
+    for (int i = 0; i < 2; ++i) {
+        const int64_t rank = terms[i].down.shape[0];
+        for (int64_t r = 0; r < rank; ++r)
+            sum += (double)terms[i].factor * (double)scales[terms[i].slot] *
+                   element(&terms[i].up, oc * rank + r) * element(&terms[i].down, r * taps + at);
+    }
+    return sum;
+}
+
+/* y = act(conv(x, W + sum s up down)) + residual, x in two parts, stride 2. */
+static void low_rank_terms(void **state)
+{
+    enum { IN = 5, OUT = 7, SIDE = 6, HALF = 3, TAPS = IN * 9 };
+    struct fixture *f = *state;
+    const float scales[] = {0.7f, -1.3f};
+    const int64_t xs[] = {2, SIDE, SIDE, 3}, x2s[] = {2, SIDE, SIDE, 2},
+                  ys[] = {2, HALF, HALF, OUT};
+    const int64_t ws[] = {OUT, IN, 3, 3}, downs[2][4] = {{2, IN, 3, 3}, {3, IN, 3, 3}};
+    const int64_t ups[2][2] = {{OUT, 2}, {OUT, 3}};
+    struct sample x = sample_random(F32, PLAIN, 4, xs), x2 = sample_random(F32, PLAIN, 4, x2s);
+    struct sample w = sample_random(F32, PLAIN, 4, ws), y = sample_output(F32, PLAIN, 4, ys);
+    struct sample r = sample_random(F32, PLAIN, 4, ys), merged = sample_random(F32, PLAIN, 4, ws);
+    struct sample down[2], up[2];
+    struct conv_term terms[2];
+    for (int i = 0; i < 2; ++i) {
+        down[i] = sample_random(F32, PLAIN, 4, downs[i]);
+        up[i] = sample_random(F32, PLAIN, 2, ups[i]);
+        terms[i] = (struct conv_term){
+            .down = down[i].t, .up = up[i].t, .factor = 0.1f, .slot = (uint32_t)i};
+    }
+    for (int64_t i = 0; i < OUT * TAPS; ++i)
+        ((float *)merged.t.data)[i] =
+            (float)with_terms(terms, scales, &w.t, i / TAPS, i % TAPS, TAPS);
+    const struct conv_desc desc = {.in_channels = IN,
+                                   .out_channels = OUT,
+                                   .kernel = 3,
+                                   .stride = 2,
+                                   .pad_low = 1,
+                                   .pad_high = 1,
+                                   .weight = &w.t,
+                                   .terms = terms,
+                                   .n_terms = 2};
+    const struct conv_case k = {.in = 3, .in2 = 2, .kernel = 3, .stride = 2, .pad_low = 1};
+    struct conv *conv;
+    assert_int_equal(f->c->api->conv_create(f->c, &desc, &conv, NULL), ATTN_OK);
+    for (int i = 0; i < 4; ++i) {
+        const enum activation act = i & 1 ? ACT_SILU : ACT_NONE;
+        struct conv_call c = {.conv = conv,
+                              .x = x.t,
+                              .x2 = x2.t,
+                              .y = y.t,
+                              .e = {act, i & 2 ? &r.t : NULL},
+                              .scales = scales,
+                              .n_scales = 2};
+        double expected[2 * HALF * HALF * OUT];
+        for (int64_t n = 0; n < 2 * HALF * HALF * OUT; ++n)
+            expected[n] = activated(act, convolved(&k, &c, &merged.t, n / OUT, n % OUT)) +
+                          (i & 2 ? element(&r.t, n) : 0.0);
+        run_twice(f, operation, &c);
+        assert_close(&y.t, expected, bound_of(F32), "low-rank terms");
+    }
+    f->c->api->conv_destroy(f->c, conv);
+    for (int i = 0; i < 2; ++i) {
+        sample_release(&down[i]);
+        sample_release(&up[i]);
+    }
+    sample_release(&merged);
+    sample_release(&r);
+    sample_release(&y);
+    sample_release(&w);
+    sample_release(&x2);
+    sample_release(&x);
+}
+
 static void wrong_shapes(void **state)
 {
     struct fixture *f = *state;
@@ -182,6 +265,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kind),
         cmocka_unit_test(residual_may_be_y),
+        cmocka_unit_test(low_rank_terms),
         cmocka_unit_test(wrong_shapes),
     };
     return RUN_GROUP(tests);
