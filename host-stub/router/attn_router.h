@@ -95,8 +95,9 @@ ATTN_API attn_status attn_router_op(attn_router *router, const char *op, const a
 ATTN_API attn_status attn_attend_call(attn_router *router, const char *op, const attn_op_call *call,
                                       attn_error *err);
 
-/* A timing of `attnplug bench --tune`. The file is ${XDG_CACHE_HOME:-~/.cache}/attnplug/order:
- * text, one row a line. Rows of another version of an op count as not measured. */
+/* A timing of `attnplug bench --tune`. The file is
+ * ${XDG_CACHE_HOME:-~/.cache}/attnplug/order-<host name>: text, one row a line. Rows of another
+ * version of an op count as not measured. */
 typedef struct {
     uint32_t size;
     uint32_t reserved;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 enum { MAX_ROWS = 65536, MAX_LINE = 512 };
@@ -26,7 +27,7 @@ static attn_status default_path(char *path, bool make, attn_error *err)
 {
     const char *cache = secure_getenv("XDG_CACHE_HOME");
     const char *home = secure_getenv("HOME");
-    char folder[PATH_MAX - 32];
+    char folder[PATH_MAX - 96];
     int n = -1;
     if (cache && cache[0] == '/') {
         n = snprintf(folder, sizeof folder, "%s", cache);
@@ -43,7 +44,12 @@ static attn_status default_path(char *path, bool make, attn_error *err)
                  (mkdir(path, 0700) != 0 && errno != EEXIST))) {
         return attn_fail(err, ATTN_IO, "%s: %s", path, strerror(errno));
     }
-    (void)snprintf(path, PATH_MAX, "%s/attnplug/order", folder);
+    /* Homes are shared between machines; what was measured on one says nothing of another. */
+    struct utsname machine;
+    const char *node = uname(&machine) == 0 && machine.nodename[0] && !strchr(machine.nodename, '/')
+                           ? machine.nodename
+                           : "unnamed";
+    (void)snprintf(path, PATH_MAX, "%s/attnplug/order-%.64s", folder, node);
     return ATTN_OK;
 }
 

@@ -347,6 +347,29 @@ static void test_bench(void **state)
     expect(run("check --device tpu x.so"), 2, "", "expected cpu, cuda");
 }
 
+/* What was measured is auto's order; a later timing of the same takes the earlier one's place. */
+static void test_tune(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/attnplug-tune-XXXXXX", remove[128];
+    const char *home = getenv("XDG_CACHE_HOME");
+    char *before = home ? strdup(home) : NULL;
+    assert_non_null(mkdtemp(folder));
+    setenv("XDG_CACHE_HOME", folder, 1);
+    for (int i = 0; i < 2; i++) {
+        expect(run("bench --tune --shapes 1,2,33,20,16 --rounds 3"), 0, "memory_efficient", "");
+    }
+    expect(run("why --shape 1,2,40,20,16"), 0, "measured at 1,2,33,20,16", "");
+    expect(run("why --shape 1,2,4000,20,16"), 0, "(built-in order", "");
+    expect(run("bench --tune --op math --shapes 1,1,8,8,8"), 2, "", "--tune");
+    (void)snprintf(remove, sizeof remove,
+                   "test $(cat %s/attnplug/order-* | grep -c memory_efficient) = 1 && rm -r %s",
+                   folder, folder);
+    assert_int_equal(system(remove), 0); /* NOLINT: the words are this test's own */
+    before ? setenv("XDG_CACHE_HOME", before, 1) : unsetenv("XDG_CACHE_HOME");
+    free(before);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -354,7 +377,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_pages),  cmocka_unit_test(test_list),
         cmocka_unit_test(test_names),  cmocka_unit_test(test_why),
         cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_errors),
-        cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench),  cmocka_unit_test(test_tune),
     };
     if (argc < 3) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN\n", argv[0]);

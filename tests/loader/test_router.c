@@ -13,6 +13,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 static const char *plugins; /* the folder of built plugins */
@@ -130,7 +131,8 @@ static void test_precedence(void **state)
 
 static void test_measured_order(void **state)
 {
-    char folder[] = "/tmp/attnplug-test-XXXXXX", path[64];
+    char folder[] = "/tmp/attnplug-test-XXXXXX", path[256];
+    struct utsname machine;
     const attn_order_row rows[] = {
         {sizeof *rows, 0, "cpu", "f32", {B, H, NQ, NK, D}, "org.attnplug.math", "0.1.0", 5},
         {sizeof *rows,
@@ -151,7 +153,8 @@ static void test_measured_order(void **state)
     expect_op(&f, NULL, "org.attnplug.math");
     close_router(&f);
 
-    (void)snprintf(path, sizeof path, "%s/attnplug/order", folder);
+    assert_int_equal(uname(&machine), 0);
+    (void)snprintf(path, sizeof path, "%s/attnplug/order-%.64s", folder, machine.nodename);
     FILE *file = fopen(path, "w");
     assert_non_null(file);
     (void)fputs("# attnplug order 1\nnonsense\n", file);

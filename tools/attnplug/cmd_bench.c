@@ -11,7 +11,7 @@
 typedef struct {
     cli_texts ops, shapes;
     const char *device, *dtype;
-    bool key_mass, json;
+    bool key_mass, json, tune;
     int64_t rounds;
 } arguments;
 
@@ -43,25 +43,28 @@ static int choose_ops(const arguments *a, struct bench *b, char ids[BENCH_MAX_OP
     return b->n_ops ? CLI_OK : cli_fail("no op for device \"%s\"", b->place->device.runtime);
 }
 
-static int measure_all(const struct bench *b, const struct bench_shape *shapes, int n_shapes,
-                       bool json, const char *command)
+static int measure_all(const arguments *a, const struct bench *b, const struct bench_shape *shapes,
+                       int n_shapes, const char *command)
 {
     ATTN_ERROR_ON(err, 1024);
     struct bench_row *rows = calloc(MAX_ROWS, sizeof *rows);
     int n = 0;
     attn_status status = rows ? ATTN_OK : attn_fail(&err, ATTN_NOMEM, "no memory for rows");
-    if (!json) {
+    if (!a->json) {
         bench_table_head(b);
     }
     for (int i = 0; i < n_shapes && status == ATTN_OK; i++) {
         int more = 0;
         status = bench_measure(b, &shapes[i], rows + n, &more, &err);
-        for (int k = 0; k < more && status == ATTN_OK && !json; k++) {
+        for (int k = 0; k < more && status == ATTN_OK && !a->json; k++) {
             bench_table_row(b, &rows[n + k]);
         }
         n += more;
     }
-    if (status == ATTN_OK && json) {
+    if (status == ATTN_OK && a->tune) {
+        status = bench_tune(b, a->dtype, rows, n, &err);
+    }
+    if (status == ATTN_OK && a->json) {
         bench_json(b, rows, n, command);
     }
     free(rows);
@@ -89,7 +92,7 @@ static int run(const arguments *a, struct bench *b, const attn_device *device,
         b->host = attn_router_host(router);
         status = choose_ops(a, b, ids);
         if (status == CLI_OK) {
-            status = measure_all(b, shapes, n_shapes, a->json, command);
+            status = measure_all(a, b, shapes, n_shapes, command);
         }
     }
     (void)attn_router_close(router);
@@ -124,6 +127,8 @@ int cmd_bench(int argc, char **argv)
         {"dtype", CLI_TEXT, &a.dtype, "T", "f32, f16, bf16 (default f32 on cpu, f16 on cuda)"},
         {"key-mass", CLI_FLAG, &a.key_mass, NULL, "with key_mass, as SAG's layer asks for it"},
         {"rounds", CLI_INT, &a.rounds, "N", "rounds whose median is taken (15)"},
+        {"tune", CLI_FLAG, &a.tune, NULL,
+         "keep the timings: auto asks in their order from now on, on this machine"},
         {"json", CLI_FLAG, &a.json, NULL, "for programs to read"},
     };
     const cli_command help = {
@@ -161,6 +166,10 @@ int cmd_bench(int argc, char **argv)
     if (a.rounds < 1 || a.rounds > BENCH_MAX_ROUNDS) {
         return cli_misuse("--rounds: %lld, expected 1 to %d", (long long)a.rounds,
                           BENCH_MAX_ROUNDS);
+    }
+    /* An op that was measured alone would stand before those that were not, however slow. */
+    if (a.tune && a.ops.n) {
+        return cli_misuse("--tune measures every op of the device: expected no --op");
     }
     b.key_mass = a.key_mass;
     b.rounds = (int)a.rounds;

@@ -8,6 +8,7 @@
  * place_cuda.c  memory and clocks of a GPU; place_cpu.c those of the CPU
  * roofline.c    the least time that a chip needs
  * report.c      the table, and --json
+ * tune.c        keeps the timings as auto's order
  */
 #ifndef ATTNPLUG_BENCH_BENCH_H
 #define ATTNPLUG_BENCH_BENCH_H
@@ -136,5 +137,13 @@ uint64_t bench_bytes(const attn_tensor *t);
 void bench_table_head(const struct bench *b);
 void bench_table_row(const struct bench *b, const struct bench_row *row);
 void bench_json(const struct bench *b, const struct bench_row *rows, int n, const char *command);
+
+/* -- tune.c ---------------------------------------------------------------------------------------
+ */
+
+/* Adds the timings to the user's measured order (attn_order_row), in place of older ones of the
+ * same op, device, type and shape. */
+attn_status bench_tune(const struct bench *b, const char *dtype, const struct bench_row *measured,
+                       int n_measured, attn_error *err);
 
 #endif
