@@ -2,12 +2,12 @@
 # run.sh SECONDS [NAME...]: libFuzzer on each harness for that long, from its seeds.  Builds build-fuzz with clang.
 # --coverage [NAME...]: line coverage of each harness's parser instead, by its seeds and what fuzzing
 # here has found beside them (build-fuzz/corpus); fails below 80 %.
-# Names: adapters elf_head safetensors layer config scheduler tokenizer settings vocabulary.
+# Names: adapters elf_head safetensors checkpoint layer config scheduler tokenizer settings vocabulary.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 export FUZZ_MODEL=$PWD/host-stub/models/emoji-128/tokenizer
 
-all=(adapters elf_head safetensors layer config scheduler tokenizer settings vocabulary)
+all=(adapters elf_head safetensors checkpoint layer config scheduler tokenizer settings vocabulary)
 
 # Where a harness and its seeds lie: the parser of plugin files has its own beside the loader's tests.
 place() { if [ "$1" = elf_head ]; then echo tests/loader; else echo tests/fuzz; fi; }
@@ -19,6 +19,7 @@ parser() {
     elf_head) echo host-stub/loader/elf_{file,dynamic,symbol,head,links}.c ;;
     adapters) echo host-stub/model/{adapter_file,lora_keys,lora_set,custom_diffusion,inversion}.c ;;
     safetensors) echo host-stub/model/safetensors.c ;;
+    checkpoint) echo host-stub/model/{checkpoint,checkpoint_shapes,checkpoint_names,checkpoint_config,tensor_set}.c ;;
     layer) echo host-stub/model/layer_file.c host-stub/model/attention_config.c ;;
     config) echo host-stub/model/config.c host-stub/model/unet_config.c ;;
     scheduler) echo host-stub/pipeline/schedulers/*.c ;;
