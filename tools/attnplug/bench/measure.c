@@ -40,7 +40,7 @@ static void plan_sizes(struct work *w)
 {
     const struct bench_shape *s = w->shape;
     const double bytes =
-        2.0 * (double)(s->b * s->h * (s->nq + s->nk) * s->d) * (double)(w->b->bits / 8);
+        2.0 * (double)(s->b * s->h * (s->nq + s->nk) * s->d) * ((double)w->b->bits / 8);
     const struct bench_place *p = w->b->place;
     const double sets = (double)p->rotate / bytes + 1, calls = p->tape_flop / bench_flop(s) + 1;
     w->n_sets = !p->rotate ? 1 : sets > MAX_SETS ? MAX_SETS : sets < 2 ? 2 : (int)sets;

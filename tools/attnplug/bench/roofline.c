@@ -26,6 +26,6 @@ double bench_roofline_cuda(const struct gpu *gpu, const struct bench_shape *s, u
         return 0;
     const double products = bench_flop(s) / (clocks * matrix_rate(gpu->chip)),
                  exponentials = scores / (clocks * 16),
-                 memory = rows * 2 * (double)s->d * (bits / 8) / gpu->bandwidth;
+                 memory = rows * 2 * (double)s->d * ((double)bits / 8) / gpu->bandwidth;
     return 1e3 * longest(longest(products, exponentials), memory);
 }
