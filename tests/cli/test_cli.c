@@ -342,6 +342,8 @@ static void test_bench(void **state)
     expect(run("bench --shapes 1,2,3,4"), 2, "", "--shapes");
     expect(run("bench --shapes 1,1,8,8,8 --rounds 0"), 2, "", "--rounds: 0");
     expect(run("bench --shapes 1,1,8,8,8 --op nothing"), 2, "", "nothing");
+    expect(run("bench --shapes 1,1,8,8,8 --op org.attnplug.nowhere"), 1, "is in none of",
+           "no op took any of the shapes");
     expect(run("bench --shapes 1,1,8,8,8 --device cann"), 1, "", "expected cpu or cuda");
     expect(run("bench --shapes 1,1,8,8,8 --device cuda:77"), 1, "", "cuda: ");
     expect(run("check --device tpu x.so"), 2, "", "expected cpu, cuda");

@@ -61,11 +61,18 @@ static int measure_all(const arguments *a, const struct bench *b, const struct b
         }
         n += more;
     }
+    int timed = 0;
+    for (int i = 0; i < n && status == ATTN_OK; i++) {
+        timed += rows[i].median_ms > 0;
+    }
     if (status == ATTN_OK && a->tune) {
         status = bench_tune(b, a->dtype, rows, n, &err);
     }
     if (status == ATTN_OK && a->json) {
         bench_json(b, rows, n, command);
+    }
+    if (status == ATTN_OK && !timed) {
+        status = attn_fail(&err, ATTN_UNSUPPORTED, "no op took any of the shapes");
     }
     free(rows);
     return status == ATTN_OK ? CLI_OK : cli_fail("%s", err.text);
