@@ -21,8 +21,8 @@ struct ShortShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, CLUSTER = CLUSTER_,
                          TURNS = TURNS_, BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_;
-    /* 128-byte rows come as fast by copies, and to many small blocks faster */
-    static constexpr bool TMA = D % 32 == 0 && (D > 64 || BN * SPLIT > 128);
+    /* many small blocks get 128-byte rows faster by copies */
+    static constexpr bool TMA = D % 32 == 0 && (D > 64 || BN * SPLIT != 128);
     static constexpr int THREADS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
