@@ -56,6 +56,10 @@ struct compute_api {
     const char *name; /* "cpu", "cuda" */
 
     void (*destroy)(struct compute *c);
+    /* Bytes of device memory that were allocated through c at most, and that are free now.  NULL
+     * where device memory is the host's. */
+    uint64_t (*peak_bytes)(struct compute *c);
+    uint64_t (*free_bytes)(struct compute *c);
 
     /* -- memory ---------------------------------------------------------------------------------
      */
@@ -69,6 +73,13 @@ struct compute_api {
     attn_status (*write)(attn_work *w, const attn_tensor *host, const attn_tensor *dst);
     attn_status (*read)(attn_work *w, const attn_tensor *src, const attn_tensor *host);
     attn_status (*synchronize)(attn_work *w);
+    /* Queues what body queues, which must be the same work each time: recorded once where the
+     * device has graphs, then replayed, and body is not called.  Everything in it has run before,
+     * at least in part, for real.  name tells recordings of a pass apart; a change of the key's
+     * bytes (addresses outside of the arena, settings) makes a new recording.  NULL: none, body is
+     * to be called. */
+    attn_status (*replay)(attn_work *w, const char *name, const void *key, size_t key_bytes,
+                          attn_status (*body)(attn_work *w, void *arg), void *arg);
 
     /* -- convolution ----------------------------------------------------------------------------
      */
@@ -125,6 +136,7 @@ struct compute {
     void (*log)(void *ctx, int32_t level, const char *text);
     void *log_ctx;
     attn_device device;
+    void *stream;                  /* that all work of this compute goes to; NULL on a CPU */
     attn_router *router;           /* opened on `host` */
     attn_tensor dtype;             /* the compute's element type: code and bits; the rest 0 */
     uint32_t route;                /* ATTN_ROUTE_AS_... where dtype stands for halves, else 0 */
@@ -160,7 +172,7 @@ void pass_destroy(struct pass *pass);
 /* A work to run the dry pass with. */
 attn_work *pass_dry(struct pass *pass, attn_error *err);
 /* After the dry pass: takes the arena (grown to work->peak) and gives the work for real runs.  One
- * real run at a time for each pass.  stream: NULL on a CPU. */
+ * real run at a time for each pass.  stream: NULL: the compute's own. */
 attn_work *pass_real(struct pass *pass, void *stream, attn_error *err);
 uint64_t pass_peak(const struct pass *pass);
 

@@ -280,7 +280,7 @@ attn_work *pass_real(struct pass *pass, void *stream, attn_error *err)
         return NULL;
     pass->real = (attn_work){.size = sizeof(attn_work),
                              .host = pass,
-                             .stream = stream,
+                             .stream = stream ? stream : pass->compute->stream,
                              .base = (uint64_t)(uintptr_t)pass->arena,
                              .capacity = pass->capacity,
                              .err = err};

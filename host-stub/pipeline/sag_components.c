@@ -53,32 +53,6 @@ static attn_status matches_check(const struct chooser *chooser, attn_error *err)
     return ATTN_OK;
 }
 
-static attn_status compute_make(struct sag_components *m, attn_registry *registry,
-                                const attn_sag_open_options *o, attn_error *err)
-{
-    if (o->device && strcmp(o->device, "cpu") != 0) {
-        return attn_fail(err, ATTN_UNSUPPORTED, "device: %s is not supported; there is: cpu",
-                         o->device);
-    }
-    /* Halves are computed in fp32; an op that takes halves alone gets its inputs as such. */
-    static const struct {
-        const char *name;
-        uint32_t route;
-    } dtypes[] = {{"f32", 0}, {"f16", ATTN_ROUTE_AS_F16}, {"bf16", ATTN_ROUTE_AS_BF16}};
-    const char *dtype = o->dtype ? o->dtype : "f32";
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (strcmp(dtypes[i].name, dtype) == 0) {
-            attn_status status = compute_cpu_create(registry, o->n_threads, &m->compute, err);
-            if (status == ATTN_OK) {
-                m->compute->route = dtypes[i].route;
-            }
-            return status;
-        }
-    }
-    return attn_fail(err, ATTN_UNSUPPORTED, "dtype: %s is not supported; there are: f32, f16, bf16",
-                     dtype);
-}
-
 /* The folder's own tokenizer, else CLIP's where the text encoder has its vocabulary; none where
  * neither fits: such a pipeline still takes embeddings. */
 static attn_status tokenizer_load(struct sag_components *m, attn_error *err)
@@ -174,7 +148,7 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
                             const attn_sag_open_options *o, attn_error *err)
 {
     const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
-    attn_status status = compute_make(m, registry, o, err);
+    attn_status status = sag_compute(registry, o, &m->compute, err);
     if (!status && whole) {
         status = vae_load(m, o->op, err);
     }

@@ -115,6 +115,10 @@ void components_leave(struct sag_components *m); /* NULL does nothing */
 /* sag_options.c: the options of job->o, checked and resolved. */
 attn_status job_read(struct sag_job *job);
 
+/* sag_device.c: the compute that the options ask for. */
+attn_status sag_compute(attn_registry *registry, const attn_sag_open_options *o,
+                        struct compute **out, attn_error *err);
+
 /* sag_job.c: checks the options, encodes the prompts, takes the arrays; job_end undoes all. */
 attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_options *options,
                       attn_error *err);

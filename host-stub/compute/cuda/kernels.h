@@ -2,8 +2,7 @@
  *
  * Everything that compute.h and attn_compute ask for but convolutions, matrix products, attention
  * and memory.  The kernels are compiled by nvcc with the CUDA runtime linked in statically; who
- * calls them needs this header alone.  A library that holds them exports the table as the data
- * symbol `attn_cuda_kernels`; check `version` for equality and `size` with >=.
+ * calls them needs this header alone.
  *
  * Tensors.  Shapes, strides and types as attn_abi.h has them, data at the device.  Unless a
  * launcher says otherwise: fp32, fp16 and bf16 in any mixture, any strides (0 in inputs broadcasts,
@@ -138,7 +137,7 @@ struct cuda_kernels {
 };
 
 #define CUDA_KERNELS_SYMBOL "attn_cuda_kernels"
-extern __attribute__((visibility("default"))) const struct cuda_kernels attn_cuda_kernels;
+extern const struct cuda_kernels attn_cuda_kernels;
 
 #ifdef __cplusplus
 }

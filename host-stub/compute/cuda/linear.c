@@ -1,0 +1,203 @@
+/* linear.c: linears: what is asked for, whether it fits, and the products that it is made of. */
+#include "cuda.h"
+
+/* y = alpha act(x weight' + bias + terms) + beta c; gated: y = a gelu(g), [a | g] = the sum. */
+struct linear_call {
+    attn_work *w;
+    const attn_tensor *x;
+    const attn_linear *linear;
+    const attn_tensor *y;
+    const attn_tensor *c; /* NULL: none */
+    float alpha, beta;
+    enum activation activation;
+    bool gated;
+    int64_t columns, depth; /* of the sum, of x */
+};
+
+/* -- checks ------------------------------------------------------------------------------------ */
+
+static attn_status check_terms(struct linear_call *l)
+{
+    const attn_linear *linear = l->linear;
+    for (uint32_t i = 0; i < linear->n_terms; ++i) {
+        const attn_term *t = &linear->terms[i];
+        const attn_tensor *both[] = {&t->down, &t->up};
+        if (t->kind != ATTN_TERM_LOW_RANK)
+            return work_fail(l->w, ATTN_UNSUPPORTED, "linear: term %u is of kind %u", i, t->kind);
+        if (cuda_check_floats(l->w, "linear's term", 2, both) != ATTN_OK)
+            return l->w->status;
+        if (t->down.rank != 2 || t->up.rank != 2 || t->down.shape[1] != l->depth ||
+            t->up.shape[0] != l->columns || t->up.shape[1] != t->down.shape[0])
+            return work_fail(l->w, ATTN_INVALID,
+                             "linear: term %u has down %s and up %s: expected [rank, %lld] and "
+                             "[%lld, rank]",
+                             i, tensor_describe(&t->down).text, tensor_describe(&t->up).text,
+                             (long long)l->depth, (long long)l->columns);
+        if (!work_dry(l->w) && t->slot >= l->w->n_scales)
+            return work_fail(l->w, ATTN_INVALID, "linear: term %u has slot %u of %u scales", i,
+                             t->slot, l->w->n_scales);
+    }
+    pass_saw_terms(l->w, linear);
+    return l->w->status;
+}
+
+static attn_status check(struct linear_call *l, const char *what)
+{
+    const attn_tensor *weight = &l->linear->weight, *bias = &l->linear->bias;
+    const attn_tensor *all[5] = {l->x, l->y, weight};
+    uint32_t n = 3;
+    if (l->w->status != ATTN_OK)
+        return l->w->status;
+    if (tensor_here(l->c))
+        all[n++] = l->c;
+    if (tensor_here(bias))
+        all[n++] = bias;
+    if (cuda_check_floats(l->w, what, n, all) != ATTN_OK)
+        return l->w->status;
+    l->depth = tensor_last(l->x);
+    l->columns = tensor_last(l->y) * (l->gated ? 2 : 1);
+    if (weight->rank != 2 || weight->shape[1] != l->depth || weight->shape[0] != l->columns ||
+        !tensor_same_leading(l->x, l->y))
+        return work_fail(l->w, ATTN_INVALID, "%s: x %s, weight %s, y %s do not fit", what,
+                         tensor_describe(l->x).text, tensor_describe(weight).text,
+                         tensor_describe(l->y).text);
+    if (tensor_here(bias) && (bias->rank != 1 || bias->shape[0] != l->columns))
+        return work_fail(l->w, ATTN_INVALID, "%s: bias %s: expected [%lld]", what,
+                         tensor_describe(bias).text, (long long)l->columns);
+    if (tensor_here(l->c) ? !tensor_same_shape(l->c, l->y) : l->beta != 0.0f)
+        return work_fail(l->w, ATTN_INVALID, "%s: c %s: expected the shape of y %s", what,
+                         tensor_describe(l->c).text, tensor_describe(l->y).text);
+    if (!tensor_here(l->c) || l->beta == 0.0f)
+        l->c = NULL;
+    return check_terms(l);
+}
+
+/* -- the sum ----------------------------------------------------------------------------------- */
+
+/* out += alpha s (x down') up' for one term. */
+static void add_term(const struct linear_call *l, const attn_tensor *x, const attn_term *t,
+                     float alpha, const attn_tensor *out)
+{
+    attn_work *w = l->w;
+    int64_t shape[4];
+    memcpy(shape, x->shape, sizeof shape);
+    shape[x->rank - 1] = t->down.shape[0];
+    uint64_t mark = work_mark(w);
+    attn_tensor thin = work_take(w, NULL, x->rank, shape);
+    const float scale = alpha * t->factor * (work_dry(w) ? 1.0f : w->scales[t->slot]);
+    const struct product down = {.x = x, .weight = &t->down, .y = &thin, .alpha = 1.0f};
+    const struct product up = {
+        .x = &thin, .weight = &t->up, .c = out, .y = out, .alpha = scale, .beta = 1.0f};
+    product_run(w, &down);
+    product_run(w, &up);
+    work_reset(w, mark);
+}
+
+/* out = alpha (x weight' + terms) + beta c + bias. */
+static void sum(const struct linear_call *l, const attn_tensor *x, const attn_tensor *bias,
+                float alpha, float beta, const attn_tensor *c, const attn_tensor *out)
+{
+    const struct product all = {.x = x,
+                                .weight = &l->linear->weight,
+                                .bias = bias,
+                                .c = c,
+                                .y = out,
+                                .alpha = alpha,
+                                .beta = beta};
+    product_run(l->w, &all);
+    for (uint32_t i = 0; i < l->linear->n_terms && l->w->status == ATTN_OK; ++i)
+        add_term(l, x, &l->linear->terms[i], alpha, out);
+}
+
+/* -- run --------------------------------------------------------------------------------------- */
+
+/* By the product's own epilogue: alpha is 1 or there is no bias, and nothing is activated. */
+static void run_fused(const struct linear_call *l, const attn_tensor *x, const attn_tensor *out)
+{
+    uint64_t mark = work_mark(l->w);
+    attn_tensor c = {0};
+    if (l->c)
+        c = ready_input(l->w, l->c);
+    sum(l, x, &l->linear->bias, l->alpha, l->beta, l->c ? &c : NULL, out);
+    work_reset(l->w, mark);
+}
+
+/* The sum by itself, then one kernel for all that comes after it. */
+static void run_apart(const struct linear_call *l, const attn_tensor *x, const attn_tensor *out)
+{
+    attn_work *w = l->w;
+    uint64_t mark = work_mark(w);
+    int64_t shape[4];
+    memcpy(shape, out->shape, sizeof shape);
+    shape[out->rank - 1] = l->columns;
+    attn_tensor whole = work_take(w, NULL, out->rank, shape);
+    sum(l, x, NULL, 1.0f, 0.0f, NULL, &whole);
+    if (!work_dry(w) && w->status == ATTN_OK) {
+        if (l->gated)
+            work_check(w, "geglu", kernels()->geglu(&whole, &l->linear->bias, out, w->stream));
+        else
+            work_check(w, "a linear's epilogue",
+                       kernels()->epilogue(l->alpha, (int32_t)l->activation, &whole,
+                                           &l->linear->bias, l->beta, l->c, out, w->stream));
+    }
+    work_reset(w, mark);
+}
+
+static attn_status run_once(const struct linear_call *l, bool fused)
+{
+    attn_work *w = l->w;
+    uint64_t mark = work_mark(w);
+    attn_tensor x = ready_input(w, l->x), out = *l->y;
+    bool direct = !fused || is_ready(&cuda_of(w)->base, l->y);
+    if (!direct)
+        out = work_take(w, NULL, l->y->rank, l->y->shape);
+    if (fused)
+        run_fused(l, &x, &out);
+    else
+        run_apart(l, &x, &out);
+    if (!direct)
+        cuda_copy(w, &out, l->y);
+    work_reset(w, mark);
+    return w->status;
+}
+
+static attn_status run(struct linear_call *l)
+{
+    bool may_fuse = l->activation == ACT_NONE && !l->gated;
+    bool fused = may_fuse && (l->alpha == 1.0f || !tensor_here(&l->linear->bias));
+    if (cuda_current(cuda_of(l->w), NULL) != ATTN_OK)
+        return work_fail(l->w, ATTN_DEVICE, "device cuda: it cannot be made current");
+    if (!tensor_count(l->y))
+        return l->w->status;
+    /* Later runs may bring other alphas and betas. */
+    if (may_fuse && work_dry(l->w))
+        run_once(l, !fused);
+    return run_once(l, fused);
+}
+
+attn_status cuda_linear(attn_work *w, float alpha, const attn_tensor *x, const attn_linear *linear,
+                        float beta, const attn_tensor *c, const attn_tensor *y)
+{
+    struct linear_call l = {
+        .w = w, .x = x, .linear = linear, .y = y, .c = c, .alpha = alpha, .beta = beta};
+    return check(&l, "linear") == ATTN_OK ? run(&l) : w->status;
+}
+
+attn_status cuda_linear_epilogue(attn_work *w, const attn_tensor *x, const attn_linear *linear,
+                                 const struct epilogue *e, const attn_tensor *y)
+{
+    struct linear_call l = {.w = w, .x = x, .linear = linear, .y = y, .alpha = 1.0f};
+    if (e) {
+        l.activation = e->activation;
+        l.c = e->residual;
+        l.beta = tensor_here(e->residual) ? 1.0f : 0.0f;
+    }
+    return check(&l, "linear") == ATTN_OK ? run(&l) : w->status;
+}
+
+attn_status cuda_geglu(attn_work *w, const attn_tensor *x, const attn_linear *linear,
+                       const attn_tensor *y)
+{
+    struct linear_call l = {.w = w, .x = x, .linear = linear, .y = y, .alpha = 1.0f, .gated = true};
+    return check(&l, "geglu") == ATTN_OK ? run(&l) : w->status;
+}

@@ -1,0 +1,113 @@
+/* replay.c: queued work that comes again and again, as a CUDA graph.
+ *
+ * A recording belongs to its pass, as plans do.  It is made at the first real run of the work that
+ * it stands for, when everything that the work needs has been loaded by an earlier run of the same
+ * operations, and made anew when an address changes.  Work that cannot be recorded (an op that
+ * waits for the device) runs as it is. */
+#include "cuda.h"
+
+#include <stdlib.h>
+
+#define KEY_MAX 256
+
+struct recording {
+    cudaGraphExec_t graph; /* NULL: not recorded yet */
+    bool refused;
+    uint64_t base, used; /* of the arena when it was recorded */
+    size_t key_bytes;
+    unsigned char key[KEY_MAX];
+};
+
+static void recording_release(struct compute *c, void *value)
+{
+    struct recording *r = value;
+    (void)c;
+    if (r->graph)
+        (void)cudaGraphExecDestroy(r->graph);
+    free(r);
+}
+
+static struct recording *recording_of(attn_work *w, const char *name)
+{
+    struct plan_key key;
+    key_begin(&key, "replay");
+    key_text(&key, name);
+    struct recording *r = plan_find(work_pass(w), &key);
+    if (r || !work_dry(w) || w->status != ATTN_OK)
+        return r;
+    r = calloc(1, sizeof *r);
+    if (!r)
+        work_fail(w, ATTN_NOMEM, "no memory for a recording");
+    else if (plan_keep(w, &key, r, recording_release) != ATTN_OK)
+        r = NULL;
+    return r;
+}
+
+static bool is_of(const struct recording *r, const attn_work *w, const void *key, size_t bytes)
+{
+    return r->graph && r->base == w->base && r->used == w->used && r->key_bytes == bytes &&
+           memcmp(r->key, key, bytes) == 0;
+}
+
+/* Records body on the work's stream.  Not recorded is not an error: NULL, and the work as before.
+ */
+static cudaGraph_t record(attn_work *w, attn_status (*body)(attn_work *w, void *arg), void *arg)
+{
+    cudaGraph_t graph = NULL;
+    attn_error *err = w->err;
+    uint64_t used = w->used;
+    if (cudaStreamBeginCapture(stream_of(w), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
+        (void)cudaGetLastError();
+        return NULL;
+    }
+    w->err = NULL;
+    attn_status status = body(w, arg);
+    cudaError_t code = cudaStreamEndCapture(stream_of(w), &graph);
+    w->err = err;
+    w->used = used;
+    if (status == ATTN_OK && code == cudaSuccess)
+        return graph;
+    (void)cudaGetLastError();
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    w->status = ATTN_OK;
+    return NULL;
+}
+
+static void recording_make(struct recording *r, attn_work *w, const void *key, size_t bytes,
+                           attn_status (*body)(attn_work *w, void *arg), void *arg)
+{
+    if (r->graph)
+        (void)cudaGraphExecDestroy(r->graph);
+    r->graph = NULL;
+    cudaGraph_t graph = record(w, body, arg);
+    if (graph && cudaGraphInstantiate(&r->graph, graph, 0) != cudaSuccess) {
+        (void)cudaGetLastError();
+        r->graph = NULL;
+    }
+    if (graph)
+        (void)cudaGraphDestroy(graph);
+    r->refused = r->graph == NULL;
+    r->base = w->base;
+    r->used = w->used;
+    r->key_bytes = bytes;
+    memcpy(r->key, key, bytes);
+}
+
+attn_status cuda_replay(attn_work *w, const char *name, const void *key, size_t bytes,
+                        attn_status (*body)(attn_work *w, void *arg), void *arg)
+{
+    struct recording *r = recording_of(w, name);
+    if (w->status != ATTN_OK || work_dry(w) || !r || r->refused || bytes > KEY_MAX)
+        return body(w, arg);
+    if (!is_of(r, w, key, bytes))
+        recording_make(r, w, key, bytes, body, arg);
+    if (!r->graph) {
+        if (work_compute(w)->log)
+            work_compute(w)->log(work_compute(w)->log_ctx, 1,
+                                 "device cuda: the work could not be recorded in a graph and is "
+                                 "queued piece by piece");
+        return body(w, arg);
+    }
+    return work_check(w, "launching a graph", cudaGraphLaunch(r->graph, stream_of(w)));
+}
