@@ -149,6 +149,10 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
 {
     const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
     attn_status status = sag_compute(registry, o, &m->compute, err);
+    if (!status) {
+        m->compute->log = o->log;
+        m->compute->log_ctx = o->log_ctx;
+    }
     if (!status && whole) {
         status = vae_load(m, o->op, err);
     }
