@@ -81,6 +81,20 @@ struct compute_api {
     attn_status (*replay)(attn_work *w, const char *name, const void *key, size_t key_bytes,
                           attn_status (*body)(attn_work *w, void *arg), void *arg);
 
+    /* -- loops at the device; NULL where there is no replay -------------------------------------
+     */
+    /* y[o] = sum over i of coefficients[*step][o][i] x[i]; a coefficient of 0 leaves its input out.
+     * All contiguous and of one number of elements, any float types; y may be x.  coefficients fp32
+     * [steps, n_y, n_x], step int32 [1], both at the device: what changes while a recording is
+     * replayed.  At most 4 outputs and 8 inputs. */
+    attn_status (*mix)(attn_work *w, uint32_t n_y, const attn_tensor *const *y, uint32_t n_x,
+                       const attn_tensor *const *x, const attn_tensor *coefficients,
+                       const attn_tensor *step);
+    /* Every element of y (fp32) = table[*step], fp32 [steps]. */
+    attn_status (*pick)(attn_work *w, const attn_tensor *table, const attn_tensor *step,
+                        const attn_tensor *y);
+    attn_status (*advance)(attn_work *w, const attn_tensor *step); /* *step += 1 */
+
     /* -- convolution ----------------------------------------------------------------------------
      */
     attn_status (*conv_create)(struct compute *c, const struct conv_desc *desc, struct conv **conv,

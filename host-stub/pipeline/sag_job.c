@@ -175,6 +175,10 @@ void job_end(struct sag_job *job)
     struct compute *c = job->sag->compute;
     c->api->unload(c, &job->encoder);
     compute_gave(c, job->bytes);
+    if (job->linear) {
+        linear_free(job->linear);
+        free(job->linear);
+    }
     void *arrays[] = {job->embeds,     job->start,  job->input,    job->output,    job->predicted,
                       job->clean,      job->noise,  job->degraded, job->reference, job->scratch,
                       job->mass,       job->masses, job->times,    job->mask,      job->pixels,

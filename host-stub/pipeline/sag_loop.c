@@ -14,7 +14,7 @@ static size_t steps_done(const struct sag_job *job, size_t calls)
     return calls == job->steps ? (calls + order - 1) / order : calls / order;
 }
 
-static attn_status cancel_check(const struct sag_job *job, size_t calls)
+attn_status cancel_check(const struct sag_job *job, size_t calls)
 {
     if (atomic_load(&job->sag->cancelled)) {
         return attn_fail(job->err, ATTN_CANCELLED, "stopped after %zu of %zu steps",
@@ -112,7 +112,7 @@ static attn_status step_finish(struct sag_job *job, size_t step)
 }
 
 /* A NaN spreads to the whole picture; a run that made one has failed and says when. */
-static attn_status latents_check(const struct sag_job *job, size_t step)
+attn_status latents_check(const struct sag_job *job, size_t step)
 {
     for (size_t i = 0; i < job->all; i++) {
         if (!isfinite(job->start[i])) {
@@ -127,7 +127,7 @@ static attn_status latents_check(const struct sag_job *job, size_t step)
 
 /* By diffusers' rule: after calls that complete a step, where the call's number is a multiple of
  * callback_steps. */
-static attn_status callback_tell(const struct sag_job *job, size_t call)
+attn_status callback_tell(const struct sag_job *job, size_t call)
 {
     const scheduler *s = job->sag->scheduler;
     uint32_t every = job->o.callback_steps ? job->o.callback_steps : 1;
@@ -148,6 +148,9 @@ attn_status job_denoise(struct sag_job *job)
 {
     attn_work *w = pass_real(job->sag->pass, NULL, job->err);
     attn_status status = w ? cancel_check(job, 0) : ATTN_NOMEM;
+    if (!status && job->linear) {
+        return device_loop(w, job);
+    }
     for (size_t step = 0; step < job->steps && !status; step++) {
         times_fill(job, step);
         status = step_predict(w, job, step);

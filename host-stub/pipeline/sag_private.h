@@ -8,6 +8,7 @@
 #include "custom_diffusion.h"
 #include "random.h"
 #include "sag_files.h"
+#include "sag_linear.h"
 #include "scheduler.h"
 #include "tensor.h"
 #include "text_encoder.h"
@@ -95,6 +96,7 @@ struct sag_job {
     float *times;            /* [2 images] */
     uint8_t *mask;           /* [mid_h mid_w] */
     void *pixels;            /* [images][height][width][3], then what `wanted` says */
+    struct linear_run *linear; /* the scheduler as tables, where the loop runs at the device */
     random_generator *generators;
     uint32_t n_generators;
     char *warning;
@@ -154,6 +156,13 @@ void channels_first(const struct sag_job *job, const float *in, float *out, int6
 
 /* sag_loop.c */
 attn_status job_denoise(struct sag_job *job);
+attn_status cancel_check(const struct sag_job *job, size_t step);
+attn_status latents_check(const struct sag_job *job, size_t step);
+attn_status callback_tell(const struct sag_job *job, size_t step);
+
+/* sag_device_loop.c: job_denoise at a device, with job->linear; dry, what it will do. */
+attn_status device_loop_plan(attn_work *w, struct sag_job *job);
+attn_status device_loop(attn_work *w, struct sag_job *job);
 
 /* sag_run.c */
 double seconds_now(void);

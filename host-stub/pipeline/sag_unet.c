@@ -2,6 +2,7 @@
 #include "pass.h"
 #include "sag_private.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const attn_tensor f32_type = {
@@ -168,6 +169,24 @@ static attn_status pass_renew(struct sag_job *job)
     return pass_create(sag->compute, &sag->pass, job->err);
 }
 
+/* Where the device has loops and the scheduler is linear. */
+static attn_status linear_make(struct sag_job *job)
+{
+    if (!job->sag->compute->api->mix || job->linear) {
+        return ATTN_OK;
+    }
+    job->linear = calloc(1, sizeof *job->linear);
+    int found = job->linear
+                    ? linear_read(job->sag->scheduler, job->steps, job->eta, job->linear)
+                    : -1;
+    if (found != 1) {
+        free(job->linear);
+        job->linear = NULL;
+    }
+    return found < 0 ? attn_fail(job->err, ATTN_NOMEM, "no memory for %zu steps", job->steps)
+                     : ATTN_OK;
+}
+
 attn_status job_plan(struct sag_job *job)
 {
     struct compute *c = job->sag->compute;
@@ -175,6 +194,9 @@ attn_status job_plan(struct sag_job *job)
     const int64_t shape[3] = {batch, job->tokens, job->dim};
     attn_tensor embeds = host_f32(job->embeds, 3, shape);
     attn_status status = pass_renew(job);
+    if (!status) {
+        status = linear_make(job);
+    }
     if (!status) {
         status = c->api->upload(c, &embeds, NULL, &job->encoder, job->err);
     }
@@ -184,8 +206,12 @@ attn_status job_plan(struct sag_job *job)
     job->encoder_sag = job->encoder;
     job->encoder_sag.shape[0] = job->images;
     attn_work *w = pass_dry(job->sag->pass, job->err);
-    unet_predict(w, job, batch, &job->encoder, job->attended, 0);
-    if (job->attended) {
+    if (job->linear) {
+        device_loop_plan(w, job);
+    } else {
+        unet_predict(w, job, batch, &job->encoder, job->attended, 0);
+    }
+    if (job->attended && !job->linear) {
         unet_predict(w, job, job->images, &job->encoder_sag, 0, 0);
     }
     if (job->wanted != OUTPUT_LATENT) {

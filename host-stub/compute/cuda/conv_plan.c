@@ -292,8 +292,8 @@ bool conv_plan_biases(const struct conv_plan *p)
 
 /* -- run --------------------------------------------------------------------------------------- */
 
-static cudnnStatus_t execute(const struct cuda *c, const struct conv_plan *p,
-                             const struct conv_buffers *b)
+static cudnnStatus_t execute(struct cuda *c, const struct conv_plan *p,
+                             const struct conv_buffers *b, cudaStream_t stream)
 {
     struct dnn_graph g = {.cuda = c};
     int64_t ids[5] = {ID_X, ID_WEIGHT, ID_Y}, n = 3;
@@ -313,16 +313,20 @@ static cudnnStatus_t execute(const struct cuda *c, const struct conv_plan *p,
     dnn_set(&g, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
             (const void *)&b->scratch);
     dnn_finish(&g, pack);
+    pthread_mutex_lock(&c->dnn_lock);
+    if (g.code == CUDNN_STATUS_SUCCESS)
+        g.code = c->lib.cudnnSetStream(c->dnn, stream);
     if (g.code == CUDNN_STATUS_SUCCESS)
         g.code = c->lib.cudnnBackendExecute(c->dnn, p->plan, pack);
+    pthread_mutex_unlock(&c->dnn_lock);
     dnn_drop(&g, 0);
     return g.code;
 }
 
 attn_status conv_plan_run(attn_work *w, const struct conv_plan *p, const struct conv_buffers *b)
 {
-    const struct cuda *c = cuda_of(w);
+    struct cuda *c = cuda_of(w);
     ATTN_ERROR_ON(why, 256);
-    attn_status status = dnn_check(c, &why, "a convolution", execute(c, p, b));
+    attn_status status = dnn_check(c, &why, "a convolution", execute(c, p, b, stream_of(w)));
     return status == ATTN_OK ? w->status : work_fail(w, status, "%s", why.text);
 }

@@ -60,6 +60,7 @@ static void destroy(struct compute *base)
     if (base->stream)
         (void)cudaStreamDestroy((cudaStream_t)base->stream);
     pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->dnn_lock);
     free(c);
 }
 
@@ -92,6 +93,9 @@ static const struct compute_api cuda_api = {
     .read = cuda_read,
     .synchronize = cuda_synchronize,
     .replay = cuda_replay,
+    .mix = cuda_mix,
+    .pick = cuda_pick,
+    .advance = cuda_advance,
     .conv_create = cuda_conv_create,
     .conv_destroy = cuda_conv_destroy,
     .conv = cuda_conv,
@@ -190,8 +194,6 @@ static attn_status handles_open(struct cuda *c, attn_error *err)
         return attn_fail(err, ATTN_DEVICE, "device cuda: cublasLtCreate: %s",
                          c->lib.cublasLtGetStatusString(blas));
     cudnnStatus_t dnn = c->lib.cudnnCreate(&c->dnn);
-    if (dnn == CUDNN_STATUS_SUCCESS)
-        dnn = c->lib.cudnnSetStream(c->dnn, stream);
     if (dnn != CUDNN_STATUS_SUCCESS)
         return attn_fail(err, ATTN_DEVICE, "device cuda: cudnnCreate: %s",
                          c->lib.cudnnGetErrorString(dnn));
@@ -202,10 +204,10 @@ attn_status compute_cuda_create(attn_registry *registry, int32_t id, const attn_
                                 struct compute **out, attn_error *err)
 {
     struct cuda *c = calloc(1, sizeof *c);
-    if (!c || pthread_mutex_init(&c->lock, NULL) != 0) {
-        free(c);
+    if (!c)
         return attn_fail(err, ATTN_NOMEM, "no memory for the GPU's compute");
-    }
+    (void)pthread_mutex_init(&c->lock, NULL); /* these cannot fail on Linux */
+    (void)pthread_mutex_init(&c->dnn_lock, NULL);
     fill(c, id, dtype);
     attn_status status = device_find(c, err);
     if (status == ATTN_OK)

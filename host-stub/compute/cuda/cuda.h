@@ -32,7 +32,8 @@ struct cuda {
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
     void *workspace; /* cuBLASLt's: one stream, so one for all */
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t dnn_lock; /* of cuDNN's handle, which has one stream at a time */
+    pthread_mutex_t lock;     /* of what follows */
     struct block *blocks;
     uint64_t bytes, peak; /* of own allocations */
     struct stage stages[2];
@@ -158,6 +159,12 @@ attn_status cuda_sag_degrade(attn_work *w, const attn_tensor *key_mass, int64_t 
                              const attn_tensor *mask_in, const attn_tensor *x0,
                              const attn_tensor *out);
 
+attn_status cuda_mix(attn_work *w, uint32_t n_y, const attn_tensor *const *y, uint32_t n_x,
+                     const attn_tensor *const *x, const attn_tensor *coefficients,
+                     const attn_tensor *step);
+attn_status cuda_pick(attn_work *w, const attn_tensor *table, const attn_tensor *step,
+                      const attn_tensor *y);
+attn_status cuda_advance(attn_work *w, const attn_tensor *step);
 attn_status cuda_replay(attn_work *w, const char *name, const void *key, size_t bytes,
                         attn_status (*body)(attn_work *w, void *arg), void *arg);
 

@@ -49,29 +49,32 @@ static bool is_of(const struct recording *r, const attn_work *w, const void *key
            memcmp(r->key, key, bytes) == 0;
 }
 
-/* Records body on the work's stream.  Not recorded is not an error: NULL, and the work as before.
- */
+/* Records body on a stream of its own, so that other threads' work on the compute's stream stays out
+ * of it.  Not recorded is not an error: NULL, and the work as before. */
 static cudaGraph_t record(attn_work *w, attn_status (*body)(attn_work *w, void *arg), void *arg)
 {
+    const attn_work before = *w;
+    cudaStream_t stream = NULL;
     cudaGraph_t graph = NULL;
-    attn_error *err = w->err;
-    uint64_t used = w->used;
-    if (cudaStreamBeginCapture(stream_of(w), cudaStreamCaptureModeThreadLocal) != cudaSuccess) {
-        (void)cudaGetLastError();
-        return NULL;
+    attn_status status = ATTN_DEVICE;
+    if (cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) != cudaSuccess)
+        goto done;
+    if (cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess) {
+        w->stream = stream;
+        w->err = NULL;
+        status = body(w, arg);
+        if (cudaStreamEndCapture(stream, &graph) != cudaSuccess)
+            status = ATTN_DEVICE;
     }
-    w->err = NULL;
-    attn_status status = body(w, arg);
-    cudaError_t code = cudaStreamEndCapture(stream_of(w), &graph);
-    w->err = err;
-    w->used = used;
-    if (status == ATTN_OK && code == cudaSuccess)
-        return graph;
-    (void)cudaGetLastError();
-    if (graph)
+    if (status != ATTN_OK && graph) {
         (void)cudaGraphDestroy(graph);
-    w->status = ATTN_OK;
-    return NULL;
+        graph = NULL;
+    }
+    (void)cudaStreamDestroy(stream);
+done:
+    (void)cudaGetLastError();
+    *w = before;
+    return graph;
 }
 
 static void recording_make(struct recording *r, attn_work *w, const void *key, size_t bytes,
