@@ -10,7 +10,7 @@
 
 #include "scheduler.h"
 
-enum { LINEAR_LAGS = 4, LINEAR_INPUTS = 8 };
+enum { LINEAR_LAGS = 5, LINEAR_INPUTS = 8 };
 
 /* A quantity that the next latents are made of: of the call `lag` before. */
 enum linear_kind { LINEAR_SAMPLE, LINEAR_OUTPUT, LINEAR_NOISE };
