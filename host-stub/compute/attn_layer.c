@@ -1,6 +1,8 @@
 /* attn_layer.c: attn_layer.h: one layer with a pass of its own. */
 #include "attn_layer.h"
+#include "compute_cuda.h"
 #include "pass.h"
+#include "staged_layer.h"
 
 #include <stdlib.h>
 
@@ -20,15 +22,35 @@ struct attn_bound {
 attn_status attn_computer_open(attn_registry *registry, const attn_device *device,
                                uint32_t n_threads, attn_computer **computer, attn_error *err)
 {
+    return attn_computer_open_as(registry, device, ATTN_DTYPE_F32, n_threads, computer, err);
+}
+
+static attn_status compute_open(attn_registry *registry, const attn_device *device, uint64_t dtype,
+                                uint32_t n_threads, struct compute **out, attn_error *err)
+{
+    const attn_tensor type = {.code = dtype == ATTN_DTYPE_BF16 ? ATTN_CODE_BFLOAT : ATTN_CODE_FLOAT,
+                              .bits = dtype == ATTN_DTYPE_F32 ? 32 : 16};
+    if (dtype != ATTN_DTYPE_F32 && dtype != ATTN_DTYPE_F16 && dtype != ATTN_DTYPE_BF16)
+        return attn_fail(err, ATTN_UNSUPPORTED, "dtype 0x%llx: expected fp32, fp16 or bf16",
+                         (unsigned long long)dtype);
+    if (device->type == ATTN_DEVICE_CUDA)
+        return compute_cuda_create(registry, device->id, &type, out, err);
+    if (device->type == ATTN_DEVICE_CPU)
+        return compute_cpu_create(registry, n_threads, out, err);
+    return attn_fail(err, ATTN_UNSUPPORTED, "device type %d: expected %d (CPU) or %d (CUDA)",
+                     device->type, ATTN_DEVICE_CPU, ATTN_DEVICE_CUDA);
+}
+
+attn_status attn_computer_open_as(attn_registry *registry, const attn_device *device,
+                                  uint64_t dtype, uint32_t n_threads, attn_computer **computer,
+                                  attn_error *err)
+{
     if (!registry)
         return attn_fail(err, ATTN_INVALID, "registry: NULL");
-    if (device->type != ATTN_DEVICE_CPU)
-        return attn_fail(err, ATTN_UNSUPPORTED, "device type %d: expected %d (CPU)", device->type,
-                         ATTN_DEVICE_CPU);
     attn_computer *made = calloc(1, sizeof *made);
     if (!made)
         return attn_fail(err, ATTN_NOMEM, "no memory for a computer");
-    attn_status status = compute_cpu_create(registry, n_threads, &made->compute, err);
+    attn_status status = compute_open(registry, device, dtype, n_threads, &made->compute, err);
     if (status != ATTN_OK) {
         free(made);
         return status;
@@ -68,6 +90,12 @@ static attn_status keep_tensors(attn_bound *b, const attn_layer_spec *spec, attn
             b->tensors[b->n_tensors++] = *spec->params[i].tensor;
     }
     return ATTN_OK;
+}
+
+/* In host memory, for a device that has its own. */
+static bool is_staged(const struct compute *c, const attn_tensor *t)
+{
+    return c->device.type != ATTN_DEVICE_CPU && t->device_type == ATTN_DEVICE_CPU;
 }
 
 attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
@@ -115,9 +143,10 @@ void attn_layer_unbind(attn_bound *bound)
                                     &l->spatial_norm.conv_b};
     pass_destroy(bound->pass);
     layer_unbind(bound->layer);
-    for (size_t i = 0; i < sizeof linears / sizeof *linears; ++i)
+    const bool own = bound->compute->device.type == ATTN_DEVICE_CPU;
+    for (size_t i = 0; own && i < sizeof linears / sizeof *linears; ++i)
         forget(bound->compute, linears[i]);
-    for (uint32_t i = 0; i < bound->n_tensors; ++i)
+    for (uint32_t i = 0; own && i < bound->n_tensors; ++i)
         bound->compute->api->unload(bound->compute, &bound->tensors[i]);
     free(bound->tensors);
     free(bound);
@@ -138,6 +167,13 @@ attn_status attn_layer_run(attn_bound *bound, const attn_layer_call *call, attn_
     attn_layer_call mine = {0};
     memcpy(&mine, call, call->size < sizeof mine ? call->size : sizeof mine);
     mine.size = sizeof mine;
+    if (is_staged(bound->compute, &mine.hidden)) {
+        attn_work *dry = pass_dry(bound->pass, err);
+        if (staged_run(dry, bound->layer, &mine) != ATTN_OK)
+            return dry->status;
+        attn_work *real = pass_real(bound->pass, NULL, err);
+        return real ? staged_run(real, bound->layer, &mine) : ATTN_NOMEM;
+    }
     if (!layer_planned(bound->pass, bound->layer, &mine)) {
         attn_work *dry = pass_dry(bound->pass, err);
         if (layer_run(dry, bound->layer, &mine) != ATTN_OK)

@@ -18,6 +18,13 @@ typedef struct attn_computer attn_computer; /* a device with its tensor operatio
 ATTN_API attn_status attn_computer_open(attn_registry *registry, const attn_device *device,
                                         uint32_t n_threads, attn_computer **computer,
                                         attn_error *err);
+/* The same for a device of type CPU or CUDA, in fp32, fp16 or bf16 (dtype: an ATTN_DTYPE_...; a CPU
+ * computes them all in fp32).  On a GPU all work goes to one stream.  Layers may have weights, and
+ * calls tensors, in its memory, or all of them in host memory: then weights are copied there at
+ * bind, tensors at each run, which waits for its result. [any] */
+ATTN_API attn_status attn_computer_open_as(attn_registry *registry, const attn_device *device,
+                                           uint64_t dtype, uint32_t n_threads,
+                                           attn_computer **computer, attn_error *err);
 /* [owner] Layers are closed. NULL does nothing. */
 ATTN_API void attn_computer_close(attn_computer *computer);
 ATTN_API attn_router *attn_computer_router(attn_computer *computer); /* [any] */

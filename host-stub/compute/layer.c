@@ -2,6 +2,7 @@
 #include "composition.h"
 #include "param_names.h"
 #include "pass.h"
+#include "staged_layer.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -11,6 +12,7 @@ struct layer {
     struct compute *compute;
     attn_layer layer;                /* weights and texts stay the caller's */
     const attn_terms_api *terms;     /* the plugin's that "lora+B" reads terms with; else NULL */
+    struct staged_weights *staged;   /* at a device: of what came in host memory */
     struct composition *composition; /* NULL: no LoRA */
     const char *processor_id;
     attn_host_binding *binding;
@@ -281,13 +283,19 @@ attn_status layer_bind(struct compute *c, const attn_layer *layer, const attn_la
     if (!l)
         return attn_fail(err, ATTN_NOMEM, "no memory for a layer");
     l->compute = c;
-    memcpy(&l->layer, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
-    l->layer.size = sizeof l->layer;
     attn_name name;
     struct opened *opened;
     attn_status status = find_processor(l, spec, &name, &opened, err);
+    if (status == ATTN_OK && c->device.type != ATTN_DEVICE_CPU)
+        status = staged_weights_open(c, layer, spec, &l->staged, err);
     if (status != ATTN_OK)
         goto fail;
+    if (l->staged) {
+        layer = staged_layer(l->staged);
+        spec = staged_spec(l->staged);
+    }
+    memcpy(&l->layer, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
+    l->layer.size = sizeof l->layer;
     l->processor_id = opened->id;
     if ((spec->flags | name.flags) & ATTN_NAME_SDPA)
         as_sdpa(&l->layer);
@@ -315,6 +323,7 @@ void layer_unbind(struct layer *l)
     if (l->binding)
         (void)attn_host_processor_unbind(l->binding);
     composition_close(l->composition);
+    staged_weights_close(l->staged);
     free(l->params);
     free(l->op);
     free(l);

@@ -4,6 +4,7 @@
  *
  *   test_goldens GOLDEN_DIR README           compares; the table has to have these rows
  *   test_goldens GOLDEN_DIR README --write   writes the table
+ *   test_goldens GOLDEN_DIR README --cuda    compares on a GPU; 77 where there is none
  */
 #include "attn_layer.h"
 #include "stored_layer.h"
@@ -32,6 +33,7 @@ struct row {
 static struct row rows[ROWS];
 static uint32_t n_rows;
 
+static int on_gpu;
 static attn_registry *registry;
 static attn_computer *computer;
 
@@ -261,8 +263,10 @@ static void layer_agrees(void **state)
     }
     run_by(&s, path, NULL, r, &first);
     static const char *const ops[] = {"math", "memory_efficient", "sliced", "auto"};
-    for (size_t i = 0; i < sizeof ops / sizeof *ops && !op_fixed; i++)
+    for (size_t i = 0; i < sizeof ops / sizeof *ops && !op_fixed && !on_gpu; i++)
         run_by(&s, path, ops[i], r, &first);
+    for (size_t i = 0; i < 2 && !op_fixed && on_gpu; i++)
+        run_by(&s, path, i ? "math" : "auto", r, &first);
     asked_free(&first);
     stored_close(&s);
 }
@@ -281,8 +285,9 @@ static int open_library(void **state)
                                            .paths = &folder,
                                            .n_paths = 1};
     const attn_device cpu = {.type = ATTN_DEVICE_CPU, .runtime = "cpu"};
+    const attn_device gpu = {.type = ATTN_DEVICE_CUDA, .runtime = "cuda"};
     if (attn_registry_open(&options, &registry, &err) != ATTN_OK ||
-        attn_computer_open(registry, &cpu, 1, &computer, &err) != ATTN_OK)
+        attn_computer_open(registry, on_gpu ? &gpu : &cpu, 1, &computer, &err) != ATTN_OK)
         fail_msg("%s", text);
     return 0;
 }
@@ -295,12 +300,33 @@ static int close_library(void **state)
     return 0;
 }
 
+/* Says which: a build without the part for NVIDIA GPUs, or a machine without one. */
+static int gpu_missing(void)
+{
+    char text[TEXT] = "";
+    attn_error err = {sizeof err, sizeof text, text, 0};
+    const attn_registry_options none = {.size = sizeof none, .flags = ATTN_REGISTRY_ONLY_PATHS};
+    const attn_device gpu = {.type = ATTN_DEVICE_CUDA, .runtime = "cuda"};
+    if (attn_registry_open(&none, &registry, &err) != ATTN_OK)
+        return 0;
+    attn_status status = attn_computer_open(registry, &gpu, 1, &computer, &err);
+    if (status == ATTN_OK)
+        attn_computer_close(computer);
+    else
+        print_message("SKIP processors on a GPU: %s\n", text);
+    attn_registry_close(registry);
+    return status == ATTN_UNSUPPORTED;
+}
+
 int main(int argc, char **argv)
 {
     char pattern[TEXT];
     glob_t files;
     if (argc < 3)
         return 2;
+    on_gpu = argc > 3 && strcmp(argv[3], "--cuda") == 0;
+    if (on_gpu && gpu_missing())
+        return 77;
     (void)snprintf(pattern, sizeof pattern, "%s/processors/*.safetensors", argv[1]);
     if (glob(pattern, 0, NULL, &files) != 0)
         return 2;
@@ -317,6 +343,8 @@ int main(int argc, char **argv)
     globfree(&files);
     if (failed)
         return 1;
+    if (on_gpu)
+        return 0;
     if (argc > 3) {
         write_table(argv[2]);
         return 0;

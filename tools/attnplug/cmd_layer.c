@@ -126,11 +126,11 @@ static attn_status read_all(work *w, attn_error *err)
 }
 
 static attn_status compute(work *w, attn_registry *registry, const attn_device *device,
-                           attn_error *err)
+                           uint64_t dtype, attn_error *err)
 {
     attn_computer *computer = NULL;
     attn_bound *bound = NULL;
-    attn_status status = attn_computer_open(registry, device, 0, &computer, err);
+    attn_status status = attn_computer_open_as(registry, device, dtype, 0, &computer, err);
     if (status == ATTN_OK) {
         status = attn_layer_bind(computer, &w->file->layer, &w->words.spec, &bound, err);
     }
@@ -156,7 +156,7 @@ static attn_status write_out(const work *w, attn_error *err)
     return safetensors_write(w->a->out, &out, 1, &processor, 1, err);
 }
 
-static int run(const arguments *a, const attn_device *device)
+static int run(const arguments *a, const attn_device *device, uint64_t dtype)
 {
     ATTN_ERROR_ON(err, 1024);
     work w = {.a = a};
@@ -167,7 +167,7 @@ static int run(const arguments *a, const attn_device *device)
     }
     attn_status status = read_all(&w, &err);
     if (status == ATTN_OK) {
-        status = compute(&w, registry, device, &err);
+        status = compute(&w, registry, device, dtype, &err);
     }
     if (status == ATTN_OK) {
         status = write_out(&w, &err);
@@ -221,5 +221,8 @@ int cmd_layer(int argc, char **argv)
     if (!cli_device(a.device, &device) || !cli_dtype(a.dtype, &code, &bits)) {
         return CLI_USAGE;
     }
-    return run(&a, &device);
+    const uint64_t dtype = bits == 32                 ? ATTN_DTYPE_F32
+                           : code == ATTN_CODE_BFLOAT ? ATTN_DTYPE_BF16
+                                                      : ATTN_DTYPE_F16;
+    return run(&a, &device, dtype);
 }
