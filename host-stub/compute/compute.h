@@ -56,9 +56,7 @@ struct compute_api {
     const char *name; /* "cpu", "cuda" */
 
     void (*destroy)(struct compute *c);
-    /* Bytes of device memory that were allocated through c at most, and that are free now.  NULL
-     * where device memory is the host's. */
-    uint64_t (*peak_bytes)(struct compute *c);
+    /* Bytes of device memory that are free now.  NULL where device memory is the host's. */
     uint64_t (*free_bytes)(struct compute *c);
 
     /* -- memory ---------------------------------------------------------------------------------

@@ -108,6 +108,11 @@ int64_t vae_factor(const struct vae *v)
     return (int64_t)1 << (v->config.n_levels - 1);
 }
 
+int64_t vae_sample_size(const struct vae *v)
+{
+    return v->config.sample_size;
+}
+
 int64_t vae_latent_channels(const struct vae *v)
 {
     return v->config.latent_channels;

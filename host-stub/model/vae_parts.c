@@ -22,7 +22,7 @@ attn_status vae_config_read(const struct model_source *source, struct vae_config
                             attn_error *err)
 {
     /* of training; force_upcast speaks of fp16 pipelines */
-    static const char *const ignored[] = {"sample_size", "force_upcast", NULL};
+    static const char *const ignored[] = {"force_upcast", NULL};
     struct config *c;
     attn_status status = config_open_source(source, &c, err);
     if (status != ATTN_OK) {
@@ -43,6 +43,7 @@ attn_status vae_config_read(const struct model_source *source, struct vae_config
     v->in_channels = config_int(c, "in_channels", 3, 3, 3);
     v->out_channels = config_int(c, "out_channels", 3, 3, 3);
     v->layers = config_int(c, "layers_per_block", 1, 1, 64);
+    v->sample_size = config_int(c, "sample_size", 32, 1, 1 << 16);
     v->groups = config_int(c, "norm_num_groups", 32, 1, MAX_CHANNELS);
     v->scaling_factor = (float)config_float(c, "scaling_factor", 0.18215);
     if (!(v->scaling_factor > 0)) {

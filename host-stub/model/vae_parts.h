@@ -13,6 +13,7 @@ enum { VAE_MAX_BLOCKS = 8, VAE_NAME_BYTES = 96 };
 
 struct vae_config {
     int64_t latent_channels, in_channels, out_channels, layers, groups;
+    int64_t sample_size; /* pixels a side that it was trained at */
     float scaling_factor;
     uint32_t n_levels;
     int64_t channels[VAE_MAX_BLOCKS]; /* from the picture's size down */

@@ -103,7 +103,7 @@ typedef int32_t (*attn_sag_callback)(void *ctx, uint32_t step, uint32_t n_steps,
 /* diffusers' arguments of the call, under its names; lists are arrays with their lengths. */
 typedef struct {
     uint32_t size;  /* sizeof(attn_sag_run_options) */
-    uint32_t flags; /* ATTN_SAG_SET_..., ATTN_SAG_VAE_SLICING; 0 */
+    uint32_t flags; /* ATTN_SAG_SET_..., ATTN_SAG_VAE_...; 0 */
 
     const char *const *prompts; /* n_prompts texts in UTF-8; NULL with prompt_embeds */
     uint32_t n_prompts;
@@ -141,6 +141,8 @@ typedef struct {
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u
 #define ATTN_SAG_VAE_SLICING  4u /* decode images one by one: less memory, the same images */
+#define ATTN_SAG_VAE_TILING   8u /* decode in tiles where an image is larger than the model's own:
+                                    less memory, nearly the same images */
 
 /* What came out.  Owned by the result; free with attn_sag_result_free. */
 typedef struct {

@@ -357,7 +357,7 @@ static attn_status loop_run(attn_work *w, struct loop *l)
         if (job->attended) {
             masses_keep(w, l, step);
         }
-        if (job->o.callback && step % every == 0) {
+        if (job->o.callback && scheduler_completes_step(s, step) && step % every == 0) {
             status = latents_read(w, l) ? w->status : latents_check(job, step);
             status = status ? status : callback_tell(job, step);
             if (status) {

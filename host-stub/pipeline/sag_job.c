@@ -7,7 +7,7 @@
 void *job_take(struct sag_job *job, size_t bytes)
 {
     void *memory = malloc(bytes + 1); /* so that NULL is a failure */
-    if (memory) {
+    if (memory && job->sag->compute->device.type == ATTN_DEVICE_CPU) { /* a GPU counts its own */
         job->bytes += bytes;
         compute_took(job->sag->compute, bytes);
     }

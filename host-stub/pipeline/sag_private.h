@@ -164,6 +164,13 @@ attn_status callback_tell(const struct sag_job *job, size_t step);
 attn_status device_loop_plan(attn_work *w, struct sag_job *job);
 attn_status device_loop(attn_work *w, struct sag_job *job);
 
+/* sag_unet.c: what a run of the job's sizes queues, in a dry pass of the caller's. */
+attn_status job_queue_dry(attn_work *w, struct sag_job *job);
+
+/* sag_fit.c: after a run for which device memory was too small: adds to the error's text which
+ * smaller setting would have fitted. */
+void fit_suggest(struct sag_job *job);
+
 /* sag_run.c */
 double seconds_now(void);
 /* A host tensor of fp32. */

@@ -150,11 +150,15 @@ attn_status attn_sag_run(attn_sag *sag, const attn_sag_run_options *options,
     atomic_store(&sag->cancelled, 0);
     attn_status status = job_begin(&job, sag, options, err);
     double began = seconds_now();
+    const int begun = !status;
     if (!status) {
         status = job_plan(&job);
     }
     if (!status) {
         status = job_denoise(&job);
+    }
+    if (begun && status == ATTN_NOMEM) {
+        fit_suggest(&job);
     }
     job.seconds_steps = seconds_now() - began;
     if (!status && job.wanted != OUTPUT_LATENT) {

@@ -1,6 +1,7 @@
 /* sag_unet.c: the models' forward passes on a run's host arrays. */
 #include "pass.h"
 #include "sag_private.h"
+#include "vae_tiles.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -118,18 +119,38 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
     return w->status;
 }
 
-attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
-                          float *pixels)
+/* One picture of the batch after another, each in tiles; the latents are in job->input. */
+static void images_tile(attn_work *w, struct sag_job *job, int64_t batch, float *pixels)
+{
+    const size_t each = (size_t)(job->height * job->width * 3);
+    for (size_t b = 0; b < (size_t)batch; b++) {
+        vae_decode_tiles(w, job->sag->vae, job->h, job->w, job->input + b * job->each,
+                         pixels ? pixels + b * each : NULL);
+    }
+}
+
+static void images_whole(attn_work *w, struct sag_job *job, int64_t batch, float *pixels)
 {
     const struct compute_api *api = job->sag->compute->api;
     const int64_t from[4] = {batch, job->h, job->w, job->channels};
     const int64_t to[4] = {batch, job->height, job->width, 3};
-    int real = latents && pixels && !(w->flags & ATTN_WORK_DRY);
     uint64_t mark = work_mark(w);
     attn_tensor x = work_take(w, NULL, 4, from);
     attn_tensor y = work_take(w, NULL, 4, to);
     attn_tensor input = host_f32(job->input, 4, from);
     attn_tensor picture = host_f32(pixels, 4, to);
+    api->write(w, &input, &x);
+    vae_decode(w, job->sag->vae, &x, &y);
+    api->read(w, &y, &picture);
+    api->synchronize(w);
+    work_reset(w, mark);
+}
+
+attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
+                          float *pixels)
+{
+    const int64_t n = batch * job->height * job->width * 3;
+    int real = latents && pixels && !(w->flags & ATTN_WORK_DRY);
     if (real) {
         float factor = vae_scaling_factor(job->sag->vae);
         channels_last(job, latents, job->input, batch);
@@ -137,12 +158,12 @@ attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, cons
             job->input[i] /= factor;
         }
     }
-    api->write(w, &input, &x);
-    vae_decode(w, job->sag->vae, &x, &y);
-    api->read(w, &y, &picture);
-    api->synchronize(w);
-    work_reset(w, mark);
-    for (int64_t i = 0; real && w->status == ATTN_OK && i < batch * to[1] * to[2] * 3; i++) {
+    if (job->o.flags & ATTN_SAG_VAE_TILING && vae_tiles_help(job->sag->vae, job->h, job->w)) {
+        images_tile(w, job, batch, pixels);
+    } else {
+        images_whole(w, job, batch, pixels);
+    }
+    for (int64_t i = 0; real && w->status == ATTN_OK && i < n; i++) {
         float value = pixels[i] / 2 + 0.5f;
         pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
     }
@@ -187,6 +208,23 @@ static attn_status linear_make(struct sag_job *job)
                      : ATTN_OK;
 }
 
+attn_status job_queue_dry(attn_work *w, struct sag_job *job)
+{
+    const int64_t batch = job->images * (job->guided ? 2 : 1);
+    if (job->linear) {
+        device_loop_plan(w, job);
+    } else {
+        unet_predict(w, job, batch, &job->encoder, job->attended, 0);
+    }
+    if (job->attended && !job->linear) {
+        unet_predict(w, job, job->images, &job->encoder_sag, 0, 0);
+    }
+    if (job->wanted != OUTPUT_LATENT) {
+        images_decode(w, job, decode_batch(job), NULL, NULL);
+    }
+    return w->status;
+}
+
 attn_status job_plan(struct sag_job *job)
 {
     struct compute *c = job->sag->compute;
@@ -205,17 +243,5 @@ attn_status job_plan(struct sag_job *job)
     }
     job->encoder_sag = job->encoder;
     job->encoder_sag.shape[0] = job->images;
-    attn_work *w = pass_dry(job->sag->pass, job->err);
-    if (job->linear) {
-        device_loop_plan(w, job);
-    } else {
-        unet_predict(w, job, batch, &job->encoder, job->attended, 0);
-    }
-    if (job->attended && !job->linear) {
-        unet_predict(w, job, job->images, &job->encoder_sag, 0, 0);
-    }
-    if (job->wanted != OUTPUT_LATENT) {
-        images_decode(w, job, decode_batch(job), NULL, NULL);
-    }
-    return w->status;
+    return job_queue_dry(pass_dry(job->sag->pass, job->err), job);
 }

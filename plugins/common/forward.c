@@ -291,12 +291,50 @@ void forward_leave(struct forward *f, const attn_tensor *o)
     forward_output(f, o, &layer->to_out, residual ? &f->residual : NULL, layer->rescale);
 }
 
+/* One linear of three whose weights lie one after another in memory, as a host for which that is
+ * worth while lays them; 0 where they do not. */
+static int linears_join(const attn_layer *layer, attn_linear *all)
+{
+    const attn_linear *parts[] = {&layer->to_q, &layer->to_k, &layer->to_v};
+    *all = layer->to_q;
+    all->weight.shape[0] = 0;
+    for (int i = 0; i < 3; i++) {
+        const attn_tensor *t = &parts[i]->weight;
+        const int64_t bytes = t->shape[1] * (int64_t)(t->bits / 8);
+        if (t->rank != 2 || parts[i]->bias.rank || parts[i]->n_terms || !t->data ||
+            t->stride[1] != 1 || t->stride[0] != t->shape[1] || t->shape[1] != layer->query_dim ||
+            !tensor_same_type(t, &layer->to_q.weight) ||
+            (const char *)t->data !=
+                (const char *)all->weight.data + all->weight.shape[0] * bytes)
+            return 0;
+        all->weight.shape[0] += t->shape[0];
+    }
+    return 1;
+}
+
+/* Queries, keys and values of self attention by one product. */
+static void forward_joined(struct forward *f, const attn_linear *all, attn_tensor *q,
+                           attn_tensor *k, attn_tensor *v)
+{
+    const attn_layer *layer = f->layer;
+    const int64_t n_q = layer->to_q.weight.shape[0], n_k = layer->to_k.weight.shape[0];
+    attn_tensor y = forward_project(f, &f->x, all);
+    *q = tensor_slice(&y, 2, 0, n_q);
+    *k = tensor_slice(&y, 2, n_q, n_k);
+    *v = tensor_slice(&y, 2, n_q + n_k, layer->to_v.weight.shape[0]);
+}
+
 void forward_standard(struct forward *f)
 {
-    attn_tensor k, v;
+    attn_tensor q, k, v;
+    attn_linear all;
     forward_enter(f);
-    attn_tensor q = forward_project(f, &f->x, &f->layer->to_q);
-    forward_keys(f, &f->layer->to_k, &f->layer->to_v, &k, &v);
+    if (!forward_has_encoder(f) && linears_join(f->layer, &all)) {
+        forward_joined(f, &all, &q, &k, &v);
+    } else {
+        q = forward_project(f, &f->x, &f->layer->to_q);
+        forward_keys(f, &f->layer->to_k, &f->layer->to_v, &k, &v);
+    }
     attn_tensor o = forward_take(f, f->batch, f->tokens, q.shape[2]);
     forward_attend(f, ATTENTION_OWN, &q, &k, &v, &o);
     forward_leave(f, &o);

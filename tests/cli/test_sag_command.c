@@ -19,7 +19,6 @@ static void test_usage(void **state)
         snprintf(arguments, sizeof arguments, "--prompt x --%s y", unsupported[i]);
         refused(arguments, 2, unsupported[i], "not supported");
     }
-    refused("--prompt x --vae-tiling", 2, "--vae-tiling", "not supported");
 }
 
 static void test_values(void **state)

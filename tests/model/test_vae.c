@@ -1,6 +1,7 @@
 /* Autoencoders' decoders against diffusers 0.26.3. */
 #include "machine.h"
 #include "vae.h"
+#include "vae_tiles.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,39 @@ static void matches_diffusers(void **state)
     }
 }
 
+/* Larger than the model's own size: in tiles, as diffusers' tiled_decode makes and fades them. */
+static void tiles_match_diffusers(void **state)
+{
+    struct machine *m = *state;
+    ATTN_ERROR_ON(err, 512);
+    safetensors *golden = golden_open("vae", "tiled");
+    attn_tensor latents = golden_picture(golden, "latents");
+    attn_tensor expected = golden_picture(golden, "image");
+    attn_tensor out = poisoned(4, expected.shape);
+    struct vae *v = decoder_open(m, "tiny-sd1", NULL);
+    struct pass *pass = NULL;
+    const int64_t h = latents.shape[1], width = latents.shape[2];
+    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
+    assert_true(vae_tiles_help(v, h, width));
+    assert_false(vae_tiles_help(v, vae_sample_size(v) / vae_factor(v), 1));
+    assert_int_equal(vae_decode_tiles(pass_dry(pass, &err), v, h, width, NULL, NULL), ATTN_OK);
+    attn_work *w = pass_real(pass, NULL, &err);
+    assert_non_null(w);
+    poison_arena(w);
+    if (vae_decode_tiles(w, v, h, width, latents.data, out.data) != ATTN_OK) {
+        fail_msg("%s", err.text);
+    }
+    double error = relative_l2(out.data, expected.data, count_of(&out));
+    print_message("vae tiny-sd1   in tiles         %.2e\n", error);
+    assert_true(error <= 1e-5);
+    pass_destroy(pass);
+    vae_close(v);
+    free(latents.data);
+    free(expected.data);
+    free(out.data);
+    safetensors_close(golden);
+}
+
 static void refuses_wrong_shapes(void **state)
 {
     struct machine *m = *state;
@@ -89,6 +123,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matches_diffusers),
+        cmocka_unit_test(tiles_match_diffusers),
         cmocka_unit_test(refuses_wrong_shapes),
     };
     return cmocka_run_group_tests(tests, machine_open, machine_close);

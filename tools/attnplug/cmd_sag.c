@@ -94,6 +94,16 @@ static attn_status pipeline_run(struct sag_arguments *a, attn_sag *sag, attn_sag
                                         : status;
 }
 
+/* What a device held at most; of a CPU's memory only who asks wants to know. */
+static void memory_tell(const struct sag_arguments *a, const attn_sag_result *result)
+{
+    const char *device = a->model.device;
+    if (cli_global.verbose || (device && strcmp(device, "cpu") != 0)) {
+        (void)fprintf(stderr, "attnplug: memory for tensors: %.2f GiB at most\n",
+                      (double)result->peak_bytes / (double)(UINT64_C(1) << 30));
+    }
+}
+
 static int failure(attn_status status, const char *text)
 {
     if (status == ATTN_CANCELLED || interrupted) {
@@ -129,6 +139,9 @@ static int sag_do(struct sag_arguments *a)
         }
         const struct made made = {&result, attn_sag_scheduler(sag)};
         code = output_write(a, &made);
+    }
+    if (!status && !code) {
+        memory_tell(a, &result);
     }
     attn_sag_result_free(&result);
     attn_sag_close(sag);

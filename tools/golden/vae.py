@@ -1,6 +1,7 @@
 """Autoencoders: latents to a picture, before it is clamped to -1..1, and back.
 
 The latents are what the decoder takes: already divided by scaling_factor.
+vae_tiled.safetensors is of a picture decoded in tiles.
 vae_encode.safetensors has pictures with their moments and a seeded sample.
 """
 
@@ -55,7 +56,21 @@ def encode():
     common.save("vae_encode.safetensors", tensors, seed=SEED)
 
 
+def tiled():
+    """A picture larger than the model's own, which tiled_decode takes apart."""
+    name = "tiny-sd1"
+    vae = models.load(name, "vae")
+    vae.enable_tiling()
+    latents = common.normal(common.generator(23), 1, 4, 17, 11, outliers=False)
+    common.save(
+        "vae_tiled.safetensors",
+        {"latents": latents, "image": vae.decode(latents).sample},
+        model=name,
+    )
+
+
 def main():
+    tiled()
     for name in SIZES:
         write(name)
     encode()

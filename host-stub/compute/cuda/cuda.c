@@ -51,6 +51,7 @@ static void destroy(struct compute *base)
     if (base->stream && cuda_current(c, NULL) == ATTN_OK) {
         (void)cudaStreamSynchronize((cudaStream_t)base->stream);
         cuda_stages_close(c);
+        cuda_slabs_close(c);
         blocks_free(c);
     }
     if (c->dnn)
@@ -60,17 +61,9 @@ static void destroy(struct compute *base)
     if (base->stream)
         (void)cudaStreamDestroy((cudaStream_t)base->stream);
     pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->slab_lock);
     pthread_mutex_destroy(&c->dnn_lock);
     free(c);
-}
-
-static uint64_t peak_bytes(struct compute *base)
-{
-    struct cuda *c = (struct cuda *)base;
-    pthread_mutex_lock(&c->lock);
-    uint64_t peak = c->peak;
-    pthread_mutex_unlock(&c->lock);
-    return peak;
 }
 
 static uint64_t free_bytes(struct compute *base)
@@ -85,7 +78,6 @@ static uint64_t free_bytes(struct compute *base)
 static const struct compute_api cuda_api = {
     .name = "cuda",
     .destroy = destroy,
-    .peak_bytes = peak_bytes,
     .free_bytes = free_bytes,
     .upload = cuda_upload,
     .unload = cuda_unload,
@@ -207,6 +199,7 @@ attn_status compute_cuda_create(attn_registry *registry, int32_t id, const attn_
     if (!c)
         return attn_fail(err, ATTN_NOMEM, "no memory for the GPU's compute");
     (void)pthread_mutex_init(&c->lock, NULL); /* these cannot fail on Linux */
+    (void)pthread_mutex_init(&c->slab_lock, NULL);
     (void)pthread_mutex_init(&c->dnn_lock, NULL);
     fill(c, id, dtype);
     attn_status status = device_find(c, err);

@@ -16,8 +16,19 @@ struct block {
     struct block *next;
 };
 
-#define STAGE_BYTES     (UINT64_C(32) << 20) /* of one pinned buffer */
+#define STAGE_BYTES     (UINT64_C(8) << 20)  /* of one pinned buffer */
 #define WORKSPACE_BYTES (UINT64_C(32) << 20) /* cuBLASLt's, as NVIDIA advises for Hopper */
+
+/* Memory in which small uploads stand one after another: an attention layer's weights are then one
+ * matrix, which processors may multiply by at once. */
+#define SLAB_BYTES (UINT64_C(32) << 20)
+#define SLAB_MOST  (UINT64_C(4) << 20) /* of one upload in it */
+struct slab {
+    char *data;
+    uint64_t used;
+    uint32_t live; /* uploads in it */
+    struct slab *next;
+};
 
 /* A pinned buffer and the point of the stream at which the device has read it. */
 struct stage {
@@ -32,10 +43,11 @@ struct cuda {
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
     void *workspace; /* cuBLASLt's: one stream, so one for all */
-    pthread_mutex_t dnn_lock; /* of cuDNN's handle, which has one stream at a time */
-    pthread_mutex_t lock;     /* of what follows */
+    pthread_mutex_t dnn_lock;  /* of cuDNN's handle, which has one stream at a time */
+    pthread_mutex_t slab_lock; /* of slabs */
+    pthread_mutex_t lock;      /* of what follows */
     struct block *blocks;
-    uint64_t bytes, peak; /* of own allocations */
+    struct slab *slabs; /* the first is being filled */
     struct stage stages[2];
     uint32_t next_stage;
     void *landing; /* STAGE_BYTES at the device: what is converted or turned on its way */
@@ -74,7 +86,8 @@ void cuda_unload(struct compute *c, attn_tensor *t);
 attn_status cuda_write(attn_work *w, const attn_tensor *host, const attn_tensor *dst);
 attn_status cuda_read(attn_work *w, const attn_tensor *src, const attn_tensor *host);
 attn_status cuda_synchronize(attn_work *w);
-/* Both pinned buffers and the landing place; NULL-safe. */
+void cuda_slabs_close(struct cuda *c);
+/* The pinned buffers. */
 void cuda_stages_close(struct cuda *c);
 /* Contiguous host memory to dst at the device, of the same shape, any strides and any float type,
  * on c's stream. */

@@ -1,6 +1,8 @@
 /* linear.c: linears: what is asked for, whether it fits, and the products that it is made of. */
 #include "cuda.h"
 
+#define GATED_BYTES (INT64_C(24) << 20) /* of a gated sum at once; the cache has 50 MB */
+
 /* y = alpha act(x weight' + bias + terms) + beta c; gated: y = a gelu(g), [a | g] = the sum. */
 struct linear_call {
     attn_work *w;
@@ -143,6 +145,41 @@ static void run_apart(const struct linear_call *l, const attn_tensor *x, const a
     work_reset(w, mark);
 }
 
+/* Rows [first, first + n) of t seen as a matrix of evenly spaced rows. */
+static attn_tensor rows_of(const attn_tensor *t, int64_t first, int64_t n)
+{
+    attn_tensor m = *t;
+    const int64_t offset = first * row_stride(t) * (t->bits / 8);
+    m.rank = 2;
+    m.shape[0] = n;
+    m.shape[1] = tensor_last(t);
+    m.stride[0] = row_stride(t);
+    m.stride[1] = 1;
+    m.data = t->data ? (char *)t->data + offset : NULL;
+    while (m.align > 1 && offset % m.align)
+        m.align /= 2;
+    return m;
+}
+
+/* A gated sum in parts whose unfinished values stay in the second-level cache until the gate reads
+ * them. */
+static void run_gated(const struct linear_call *l, const attn_tensor *x, const attn_tensor *out)
+{
+    const int64_t rows = tensor_count(out) / tensor_last(out);
+    const int64_t bytes = l->columns * (out->bits / 8);
+    int64_t parts = (rows * bytes + GATED_BYTES - 1) / GATED_BYTES;
+    if (parts < 2 || !is_ready(work_compute(l->w), out)) {
+        run_apart(l, x, out);
+        return;
+    }
+    const int64_t each = ((rows + parts - 1) / parts + 127) / 128 * 128;
+    for (int64_t first = 0; first < rows; first += each) {
+        const int64_t n = rows - first < each ? rows - first : each;
+        const attn_tensor part = rows_of(x, first, n), to = rows_of(out, first, n);
+        run_apart(l, &part, &to);
+    }
+}
+
 static attn_status run_once(const struct linear_call *l, bool fused)
 {
     attn_work *w = l->w;
@@ -153,6 +190,8 @@ static attn_status run_once(const struct linear_call *l, bool fused)
         out = work_take(w, NULL, l->y->rank, l->y->shape);
     if (fused)
         run_fused(l, &x, &out);
+    else if (l->gated)
+        run_gated(l, &x, &out);
     else
         run_apart(l, &x, &out);
     if (!direct)

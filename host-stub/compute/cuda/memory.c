@@ -36,15 +36,14 @@ attn_status cuda_alloc(void *ctx, uint64_t bytes, void **data, attn_error *err)
         return attn_fail(err, ATTN_NOMEM,
                          "device cuda: out of memory: asked for %.1f MiB, of %.1f MiB %.1f are "
                          "free and this process holds %.1f",
-                         mebi(bytes), mebi(total), mebi(available), mebi(c->bytes));
+                         mebi(bytes), mebi(total), mebi(available), mebi(c->base.bytes));
     }
     *b = (struct block){.data = memory, .bytes = bytes};
     pthread_mutex_lock(&c->lock);
     b->next = c->blocks;
     c->blocks = b;
-    c->bytes += bytes;
-    c->peak = c->bytes > c->peak ? c->bytes : c->peak;
     pthread_mutex_unlock(&c->lock);
+    compute_took(&c->base, bytes);
     *data = memory;
     return ATTN_OK;
 }
@@ -59,14 +58,80 @@ void cuda_free(void *ctx, void *data)
     while (*at && (*at)->data != data)
         at = &(*at)->next;
     struct block *b = *at;
-    if (b) {
+    if (b)
         *at = b->next;
-        c->bytes -= b->bytes;
-    }
     pthread_mutex_unlock(&c->lock);
+    if (b)
+        compute_gave(&c->base, b->bytes);
     if (b && cuda_current(c, NULL) == ATTN_OK)
         (void)cudaFree(b->data); /* waits for the work that reads it */
     free(b);
+}
+
+/* -- slabs ------------------------------------------------------------------------------------- */
+
+static uint64_t rounded(uint64_t bytes)
+{
+    return (bytes + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
+}
+
+/* Memory for an upload: of the slab that is being filled, or its own where it is large. */
+static attn_status upload_take(struct cuda *c, uint64_t bytes, void **data, attn_error *err)
+{
+    if (rounded(bytes) > SLAB_MOST)
+        return cuda_alloc(c, bytes, data, err);
+    pthread_mutex_lock(&c->slab_lock);
+    attn_status status = ATTN_OK;
+    struct slab *s = c->slabs;
+    if (!s || SLAB_BYTES - s->used < rounded(bytes)) {
+        void *memory = NULL;
+        s = calloc(1, sizeof *s);
+        status = s ? cuda_alloc(c, SLAB_BYTES, &memory, err)
+                   : attn_fail(err, ATTN_NOMEM, "no memory for a slab");
+        if (status == ATTN_OK) {
+            s->data = memory;
+            s->next = c->slabs;
+            c->slabs = s;
+        } else {
+            free(s);
+        }
+    }
+    if (status == ATTN_OK) {
+        *data = s->data + s->used;
+        s->used += rounded(bytes);
+        ++s->live;
+    }
+    pthread_mutex_unlock(&c->slab_lock);
+    return status;
+}
+
+/* The last upload gives its room back; a slab that holds none goes. */
+static void upload_give(struct cuda *c, void *data, uint64_t bytes)
+{
+    char *at = data;
+    pthread_mutex_lock(&c->slab_lock);
+    struct slab **link = &c->slabs;
+    while (*link && !(at >= (*link)->data && at < (*link)->data + SLAB_BYTES))
+        link = &(*link)->next;
+    struct slab *s = *link;
+    if (s && at + rounded(bytes) == s->data + s->used)
+        s->used -= rounded(bytes);
+    if (s && --s->live == 0) {
+        *link = s->next;
+        cuda_free(c, s->data);
+        free(s);
+    }
+    pthread_mutex_unlock(&c->slab_lock);
+    if (!s)
+        cuda_free(c, data);
+}
+
+void cuda_slabs_close(struct cuda *c)
+{
+    for (struct slab *s = c->slabs, *next; s; s = next) {
+        next = s->next;
+        free(s); /* its memory is a block */
+    }
 }
 
 /* -- staging ----------------------------------------------------------------------------------- */
@@ -211,12 +276,12 @@ attn_status cuda_upload(struct compute *base, const attn_tensor *host, const att
     t.device_type = base->device.type;
     t.device_id = base->device.id;
     t.align = ALIGN;
-    attn_status status = cuda_alloc(c, tensor_bytes(&t), &t.data, err);
+    attn_status status = upload_take(c, tensor_bytes(&t), &t.data, err);
     if (status != ATTN_OK)
         return status;
     status = cuda_send(c, host, &t, err);
     if (status != ATTN_OK) {
-        cuda_free(c, t.data);
+        upload_give(c, t.data, tensor_bytes(&t));
         return status;
     }
     *out = t;
@@ -225,8 +290,8 @@ attn_status cuda_upload(struct compute *base, const attn_tensor *host, const att
 
 void cuda_unload(struct compute *base, attn_tensor *t)
 {
-    if (tensor_here(t))
-        cuda_free(base, t->data);
+    if (tensor_here(t) && t->data)
+        upload_give((struct cuda *)base, t->data, tensor_bytes(t));
     *t = (attn_tensor){0};
 }
 

@@ -84,7 +84,7 @@ struct safety_options {
 struct output_options {
     const char *pattern, *type, *latents_file, *steps_pattern;
     int64_t callback_steps;
-    bool slicing;
+    bool slicing, tiling;
 };
 
 /* The command line, and what it names, loaded. */

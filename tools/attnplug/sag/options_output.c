@@ -22,7 +22,8 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
                              "steps from one look at progress to the next (1)"};
     rows[n++] = (cli_option){"vae-slicing", CLI_FLAG, &o->slicing, NULL,
                              "decode pictures one by one, which takes less memory"};
-    rows[n++] = (cli_option){"vae-tiling", CLI_LATER, NULL, NULL, "not in this version"};
+    rows[n++] = (cli_option){"vae-tiling", CLI_FLAG, &o->tiling, NULL,
+                             "decode large pictures in tiles, which takes less memory"};
     return n;
 }
 
@@ -53,6 +54,7 @@ static void run(struct sag_arguments *a, attn_sag_run_options *o)
                      : strcmp(out->type, "npy") == 0 ? "np"
                                                      : "latent";
     o->flags |= out->slicing ? ATTN_SAG_VAE_SLICING : 0;
+    o->flags |= out->tiling ? ATTN_SAG_VAE_TILING : 0;
     o->callback_steps = (uint32_t)out->callback_steps;
 }
 
