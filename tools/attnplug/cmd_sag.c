@@ -3,6 +3,7 @@
 #include "sag/sag.h"
 
 #include <signal.h>
+#include <string.h>
 
 /* What a signal handler may touch. */
 static volatile sig_atomic_t interrupted;
