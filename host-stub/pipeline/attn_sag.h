@@ -55,7 +55,8 @@ typedef struct {
         *processors; /* later ones win; a layer that none matches has standard + auto */
     const char
         *op; /* for every attention that a processor's own attention_op does not name; NULL: auto */
-    const char *scheduler; /* diffusers' class name in place of the folder's; NULL: the folder's */
+    const char *scheduler; /* diffusers' class name, "Scheduler" at its end or not, in place of the
+                              folder's; NULL: the folder's */
     void (*log)(void *ctx, int32_t level, const char *text); /* as in attn_host; may be NULL */
     void *log_ctx;                                           /* NULL */
     attn_sag
