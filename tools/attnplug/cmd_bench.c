@@ -65,7 +65,7 @@ static int measure_all(const arguments *a, const struct bench *b, const struct b
     for (int i = 0; i < n && status == ATTN_OK; i++) {
         timed += rows[i].median_ms > 0;
     }
-    if (status == ATTN_OK && a->tune) {
+    if (status == ATTN_OK && timed && a->tune) {
         status = bench_tune(b, a->dtype, rows, n, &err);
     }
     if (status == ATTN_OK && a->json) {
