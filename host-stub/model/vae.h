@@ -14,7 +14,7 @@ attn_status vae_open_source(struct compute *c, const struct model_source *source
 attn_status vae_open(struct compute *c, const char *folder, const char *op, struct vae **out,
                      attn_error *err);
 void vae_close(struct vae *v);
-int64_t vae_factor(const struct vae *v); /* pixels per latent */
+int64_t vae_factor(const struct vae *v);      /* pixels per latent */
 int64_t vae_sample_size(const struct vae *v); /* pixels a side, the model's own */
 int64_t vae_latent_channels(const struct vae *v);
 float vae_scaling_factor(const struct vae *v);

@@ -142,8 +142,9 @@ typedef struct {
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u
 #define ATTN_SAG_VAE_SLICING  4u /* decode images one by one: less memory, the same images */
-#define ATTN_SAG_VAE_TILING   8u /* decode in tiles where an image is larger than the model's own:
-                                    less memory, nearly the same images */
+#define ATTN_SAG_VAE_TILING                                                                        \
+    8u /* decode in tiles where an image is larger than the model's own:                           \
+          less memory, nearly the same images */
 
 /* What came out.  Owned by the result; free with attn_sag_result_free. */
 typedef struct {

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_AHEAD = 8 };
+enum { MOST_AHEAD = 8, MOST_SCALES = 16 };
 
 static const attn_tensor f32_type = {.code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
 static const attn_tensor i32_type = {.code = ATTN_CODE_INT, .bits = 32, .lanes = 1};
@@ -25,14 +25,16 @@ struct loop {
     struct linear_run run;
     int32_t same;     /* keys of the embeddings are kept already */
     attn_tensor step; /* int32 [1] */
-    attn_tensor timesteps, scale, middle, renoise, attend, next_table; /* fp32, a row for each step */
-    attn_tensor sample, sample_sag, out, out_sag;                      /* of the UNet */
+    attn_tensor timesteps, scale, middle, renoise, attend,
+        next_table;                               /* fp32, a row for each step */
+    attn_tensor sample, sample_sag, out, out_sag; /* of the UNet */
     attn_tensor time, time_sag;
-    attn_tensor x[LINEAR_LAGS], m[LINEAR_LAGS]; /* latents and predictions of this call and before */
+    attn_tensor x[LINEAR_LAGS],
+        m[LINEAR_LAGS]; /* latents and predictions of this call and before */
     attn_tensor next, noise, reference, clean, epsilon, degraded;
     attn_tensor key_mass, masses; /* [.., cells], [steps, images, cells] */
-    attn_tensor masks;            /* [steps, images, cells] bytes: in place of the model's; or absent */
-    attn_tensor mask;             /* this step's */
+    attn_tensor masks; /* [steps, images, cells] bytes: in place of the model's; or absent */
+    attn_tensor mask;  /* this step's */
 };
 
 /* -- memory ------------------------------------------------------------------------------------ */
@@ -176,7 +178,9 @@ static void predict(attn_work *w, const struct loop *l, const attn_tensor *sampl
                              .out = *out,
                              .same_encoder = l->same,
                              .params = job->o.cross_attention_kwargs,
-                             .n_params = job->o.n_cross_attention_kwargs};
+                             .n_params = job->o.n_cross_attention_kwargs,
+                             .scales = job->lora_scales,
+                             .n_scales = lora_set_count(job->sag->components->loras)};
     if (key_mass) {
         call.key_mass = *key_mass;
     }
@@ -260,6 +264,7 @@ struct step_key {
     const void *unet, *encoder;
     uint64_t steps, inputs, lags, settings;
     struct linear_input input[LINEAR_INPUTS];
+    float scales[MOST_SCALES]; /* of LoRAs */
 };
 
 static attn_status step_run(attn_work *w, struct loop *l, size_t step)
@@ -288,7 +293,11 @@ static attn_status step_run(attn_work *w, struct loop *l, size_t step)
         l->mask.stride[1] = 1;
     }
     /* Runtime values of processors and given masks are read when the work is queued. */
-    const int plain = !l->masks.rank && !job->o.n_cross_attention_kwargs;
+    const uint32_t n_scales = lora_set_count(job->sag->components->loras);
+    const int plain = !l->masks.rank && !job->o.n_cross_attention_kwargs && n_scales <= MOST_SCALES;
+    for (uint32_t i = 0; plain && i < n_scales; i++) {
+        key.scales[i] = job->lora_scales[i];
+    }
     if (plain && (work_dry(w) || step > 0)) {
         return work_compute(w)->api->replay(w, "step", &key, sizeof key, queue_step, l);
     }

@@ -112,8 +112,7 @@ int linear_read(scheduler *s, size_t calls, float eta, struct linear_run *run)
     if (!asked || !run->scale || !run->predict || !run->renoise || !run->next) {
         goto done;
     }
-    linear = steps_ask(s, calls, eta, small, asked) &&
-             steps_ask(s, calls, eta, large, again) &&
+    linear = steps_ask(s, calls, eta, small, asked) && steps_ask(s, calls, eta, large, again) &&
              in_proportion(asked, again, calls * WIDTH) && inputs_find(run, asked);
     if (linear) {
         next_fill(run, asked);

@@ -80,22 +80,22 @@ struct sag_job {
     size_t steps;     /* calls of the model, of which some schedulers take two a step */
     size_t each, all; /* floats in one image's latents, in all images' */
 
-    float *embeds;           /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
-    attn_tensor encoder;     /* all of them at the device */
-    attn_tensor encoder_sag; /* those of the degraded pass: the first `images` */
-    float *start;            /* latents; then the result of each step */
-    float *input;            /* [2 all] what the UNet is shown, channels last */
-    float *output;           /* [2 all] what it answers, channels last, then first */
-    float *predicted;        /* [all] the guided prediction */
-    float *clean, *noise;    /* [all] x0 and epsilon of the reference prediction */
-    float *degraded;         /* [all] */
-    float *reference;        /* [all] what the degraded prediction is compared with */
-    float *scratch;          /* [h w] of the blur */
-    float *mass;             /* [2 images][mid_h mid_w] */
-    float *masses;           /* [steps][images][mid_h mid_w] */
-    float *times;            /* [2 images] */
-    uint8_t *mask;           /* [mid_h mid_w] */
-    void *pixels;            /* [images][height][width][3], then what `wanted` says */
+    float *embeds;             /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
+    attn_tensor encoder;       /* all of them at the device */
+    attn_tensor encoder_sag;   /* those of the degraded pass: the first `images` */
+    float *start;              /* latents; then the result of each step */
+    float *input;              /* [2 all] what the UNet is shown, channels last */
+    float *output;             /* [2 all] what it answers, channels last, then first */
+    float *predicted;          /* [all] the guided prediction */
+    float *clean, *noise;      /* [all] x0 and epsilon of the reference prediction */
+    float *degraded;           /* [all] */
+    float *reference;          /* [all] what the degraded prediction is compared with */
+    float *scratch;            /* [h w] of the blur */
+    float *mass;               /* [2 images][mid_h mid_w] */
+    float *masses;             /* [steps][images][mid_h mid_w] */
+    float *times;              /* [2 images] */
+    uint8_t *mask;             /* [mid_h mid_w] */
+    void *pixels;              /* [images][height][width][3], then what `wanted` says */
     struct linear_run *linear; /* the scheduler as tables, where the loop runs at the device */
     random_generator *generators;
     uint32_t n_generators;

@@ -42,7 +42,7 @@ void channels_first(const struct sag_job *job, const float *in, float *out, int6
     }
 }
 
-enum { MOST_PARAMS = 16 }; /* whose values a recording is known by */
+enum { MOST_PARAMS = 12 }; /* whose values a recording is known by */
 
 /* What is queued again at each step. */
 struct prediction {
@@ -62,16 +62,19 @@ static attn_status prediction_run(attn_work *w, struct prediction *p)
     const struct compute_api *api = work_compute(w)->api;
     struct {
         const void *unet, *encoder;
-        double params[MOST_PARAMS];
-    } key = {p->unet, p->call.encoder.data, {0}};
+        double params[MOST_PARAMS], scales[MOST_PARAMS];
+    } key = {p->unet, p->call.encoder.data, {0}, {0}};
     char name[64];
-    if (!api->replay || (!work_dry(w) && !p->call.same_encoder) ||
-        p->call.n_params > MOST_PARAMS) {
+    if (!api->replay || (!work_dry(w) && !p->call.same_encoder) || p->call.n_params > MOST_PARAMS ||
+        p->call.n_scales > MOST_PARAMS) {
         return prediction_queue(w, p);
     }
     for (uint32_t i = 0; i < p->call.n_params; i++) {
         const attn_param *param = &p->call.params[i];
         key.params[i] = param->kind == ATTN_PARAM_INT ? (double)param->i : param->f;
+    }
+    for (uint32_t i = 0; i < p->call.n_scales; i++) {
+        key.scales[i] = p->call.scales[i];
     }
     (void)snprintf(name, sizeof name, "unet, %lld samples%s", (long long)p->call.sample.shape[0],
                    p->call.key_mass.rank ? " with key mass" : "");
@@ -197,9 +200,8 @@ static attn_status linear_make(struct sag_job *job)
         return ATTN_OK;
     }
     job->linear = calloc(1, sizeof *job->linear);
-    int found = job->linear
-                    ? linear_read(job->sag->scheduler, job->steps, job->eta, job->linear)
-                    : -1;
+    int found =
+        job->linear ? linear_read(job->sag->scheduler, job->steps, job->eta, job->linear) : -1;
     if (found != 1) {
         free(job->linear);
         job->linear = NULL;

@@ -63,6 +63,18 @@ ATTN_API void attn_router_trim(attn_router *router);
 ATTN_API const attn_host *attn_router_host(attn_router *router);
 ATTN_API attn_registry *attn_router_registry(attn_router *router); /* [any] */
 
+/* What a host of a device other than a CPU may offer by its query "attnplug.sum/1", so that ops
+ * which work through others can add up what those gave ("attn.attend/1" hands it on). */
+typedef struct {
+    uint32_t size;
+    uint32_t reserved;
+    void *ctx;
+    /* [any] y = a x + b y on the stream; fp32, same shapes, any strides; with b == 0 y is not read.
+     */
+    attn_status (*sum)(void *ctx, void *stream, float a, const attn_tensor *x, float b,
+                       const attn_tensor *y, attn_error *err);
+} attn_device_sum;
+
 /* Chooses and prepares. op: a short name, an id, or a name as people know it (attn_name); NULL or
  * "auto" leaves the choice to the router, in the order: ATTNPLUG_OP,
  * DIFFSYNTH_ATTENTION_IMPLEMENTATION, the measured order, the built-in one. An op named by the

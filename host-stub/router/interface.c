@@ -119,18 +119,23 @@ static void sum_cpu(float a, const attn_tensor *x, float b, const attn_tensor *y
 static attn_status host_sum(void *ctx, void *stream, float a, const attn_tensor *x, float b,
                             const attn_tensor *y, attn_error *err)
 {
-    (void)stream;
     attn_router *router = ctx;
+    const attn_host *base = router->base;
     attn_status status = check_sum(x, y, err);
     if (status != ATTN_OK) {
         return status;
     }
-    if (router->device.type != ATTN_DEVICE_CPU) {
-        return attn_fail(err, ATTN_UNSUPPORTED, "sum: only on a CPU, this is %s",
+    if (router->device.type == ATTN_DEVICE_CPU) {
+        sum_cpu(a, x, b, y);
+        return ATTN_OK;
+    }
+    const attn_device_sum *at =
+        base->query ? (const attn_device_sum *)base->query(base->ctx, "attnplug.sum/1") : NULL;
+    if (!at || at->size < sizeof *at) {
+        return attn_fail(err, ATTN_UNSUPPORTED, "sum: this host adds on a CPU only, this is %s",
                          router->device.runtime);
     }
-    sum_cpu(a, x, b, y);
-    return ATTN_OK;
+    return at->sum(at->ctx, stream, a, x, b, y, err);
 }
 
 void interface_init(attn_router *router)

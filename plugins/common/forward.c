@@ -304,8 +304,7 @@ static int linears_join(const attn_layer *layer, attn_linear *all)
         if (t->rank != 2 || parts[i]->bias.rank || parts[i]->n_terms || !t->data ||
             t->stride[1] != 1 || t->stride[0] != t->shape[1] || t->shape[1] != layer->query_dim ||
             !tensor_same_type(t, &layer->to_q.weight) ||
-            (const char *)t->data !=
-                (const char *)all->weight.data + all->weight.shape[0] * bytes)
+            (const char *)t->data != (const char *)all->weight.data + all->weight.shape[0] * bytes)
             return 0;
         all->weight.shape[0] += t->shape[0];
     }

@@ -108,8 +108,7 @@ static attn_sag *pipeline_open(const char *model, const struct adapter *adapter)
     } else {
         snprintf(path, sizeof path, "%s/models/%s", golden_folder, model);
     }
-    attn_sag_open_options options = {
-        .size = sizeof options, .model = path, .device = device};
+    attn_sag_open_options options = {.size = sizeof options, .model = path, .device = device};
     if (adapter) {
         options.processors = adapter->processors;
         options.n_processors = adapter->n;
@@ -378,7 +377,8 @@ static int device_missing(void)
     ATTN_ERROR_ON(err, 512);
     void *state = NULL;
     attn_sag *sag = NULL;
-    attn_sag_open_options options = {.size = sizeof options, .model = demo_folder, .device = device};
+    attn_sag_open_options options = {
+        .size = sizeof options, .model = demo_folder, .device = device};
     if (registry_setup(&state) != 0) {
         return 1;
     }

@@ -8,9 +8,19 @@
 
 #define KERNEL_MAX 15
 
+/* y += scales[slot] factor up (down * x), as conv_term has it. */
+struct term {
+    struct conv *down;
+    attn_tensor up;
+    float factor;
+    uint32_t slot;
+};
+
 struct conv {
     int64_t in_channels, out_channels, kernel, stride, pad_low, pad_high;
     attn_tensor weight, bias; /* [out, kernel, kernel, in], [out] or absent */
+    struct term *terms;
+    uint32_t n_terms;
 };
 
 /* -- creation ---------------------------------------------------------------------------------- */
@@ -41,6 +51,9 @@ void cuda_conv_destroy(struct compute *c, struct conv *conv)
 {
     if (!conv)
         return;
+    for (uint32_t i = 0; i < conv->n_terms; ++i)
+        cuda_conv_destroy(c, conv->terms[i].down);
+    free(conv->terms);
     cuda_unload(c, &conv->weight);
     cuda_unload(c, &conv->bias);
     free(conv);
@@ -73,6 +86,28 @@ static attn_status weight_upload(struct cuda *c, const attn_tensor *host, attn_t
     return cuda_send(c, host, &turned, err);
 }
 
+static attn_status terms_create(struct compute *c, struct conv *conv, const struct conv_desc *d,
+                                attn_error *err)
+{
+    attn_status status = ATTN_OK;
+    conv->terms = calloc(d->n_terms, sizeof *conv->terms);
+    if (!conv->terms)
+        return attn_fail(err, ATTN_NOMEM, "conv: no memory for %u low-rank terms", d->n_terms);
+    for (uint32_t i = 0; i < d->n_terms && status == ATTN_OK; ++i) {
+        const struct conv_term *t = &d->terms[i];
+        struct conv_desc down = *d;
+        down.weight = &t->down;
+        down.out_channels = t->down.shape[0];
+        down.bias = NULL;
+        down.terms = NULL;
+        down.n_terms = 0;
+        conv->terms[conv->n_terms++] =
+            (struct term){.up = t->up, .factor = t->factor, .slot = t->slot};
+        status = cuda_conv_create(c, &down, &conv->terms[i].down, err);
+    }
+    return status;
+}
+
 attn_status cuda_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
                              attn_error *err)
 {
@@ -92,6 +127,8 @@ attn_status cuda_conv_create(struct compute *c, const struct conv_desc *d, struc
     status = weight_upload((struct cuda *)c, d->weight, &conv->weight, err);
     if (status == ATTN_OK && tensor_here(d->bias))
         status = cuda_upload(c, d->bias, NULL, &conv->bias, err);
+    if (status == ATTN_OK && d->n_terms)
+        status = terms_create(c, conv, d, err);
     if (status != ATTN_OK) {
         cuda_conv_destroy(c, conv);
         return status;
@@ -188,9 +225,9 @@ static struct conv_plan *plan_of(attn_work *w, const struct conv_shape *s)
 {
     struct plan_key key;
     key_begin(&key, "conv");
-    const int64_t numbers[] = {s->batch,  s->height,  s->width,    s->in,      s->out_height,
-                               s->out_width, s->out,  s->kernel,   s->stride,  s->pad_low,
-                               s->pad_high,  s->bias, s->residual, s->x_pixel};
+    const int64_t numbers[] = {s->batch,     s->height, s->width,    s->in,     s->out_height,
+                               s->out_width, s->out,    s->kernel,   s->stride, s->pad_low,
+                               s->pad_high,  s->bias,   s->residual, s->x_pixel};
     key_bytes(&key, numbers, sizeof numbers);
     struct conv_plan *plan = plan_find(work_pass(w), &key);
     if (plan)
@@ -305,6 +342,60 @@ static void run_spatial(attn_work *w, const struct conv *conv, const attn_tensor
         run_planned(w, conv, plan, &in, within ? &r : residual, act, y);
 }
 
+static void convolve(attn_work *w, const struct conv *conv, const attn_tensor *x,
+                     const attn_tensor *x2, const attn_tensor *residual, enum activation act,
+                     const attn_tensor *y)
+{
+    const bool pointwise =
+        conv->kernel == 1 && conv->stride == 1 && !conv->pad_low && !conv->pad_high;
+    uint64_t mark = work_mark(w);
+    if (pointwise && act == ACT_NONE && is_ready(work_compute(w), y))
+        run_pointwise(w, conv, x, x2, residual, y);
+    else
+        run_spatial(w, conv, x, x2, residual, act, y);
+    work_reset(w, mark);
+}
+
+/* y += scale up (down * x) for one term. */
+static void add_term(attn_work *w, const struct term *t, const attn_tensor *x,
+                     const attn_tensor *x2, const attn_tensor *y)
+{
+    int64_t shape[4];
+    if (!work_dry(w) && t->slot >= w->n_scales) {
+        work_fail(w, ATTN_INVALID, "conv: a low-rank term has slot %u of %u scales", t->slot,
+                  w->n_scales);
+        return;
+    }
+    uint64_t mark = work_mark(w);
+    memcpy(shape, y->shape, sizeof shape);
+    shape[3] = t->down->out_channels;
+    attn_tensor thin = work_take(w, NULL, 4, shape);
+    convolve(w, t->down, x, x2, NULL, ACT_NONE, &thin);
+    const struct product up = {.x = &thin,
+                               .weight = &t->up,
+                               .c = y,
+                               .y = y,
+                               .alpha = t->factor * (work_dry(w) ? 1.0f : w->scales[t->slot]),
+                               .beta = 1.0f};
+    product_run(w, &up);
+    work_reset(w, mark);
+}
+
+/* The sum with its terms first, then what comes after it. */
+static void run_terms(attn_work *w, const struct conv *conv, const attn_tensor *x,
+                      const attn_tensor *x2, const attn_tensor *residual, enum activation act,
+                      const attn_tensor *y)
+{
+    attn_tensor sum = work_take(w, NULL, 4, y->shape);
+    convolve(w, conv, x, x2, NULL, ACT_NONE, &sum);
+    for (uint32_t i = 0; i < conv->n_terms; ++i)
+        add_term(w, &conv->terms[i], x, x2, &sum);
+    if (!work_dry(w) && w->status == ATTN_OK)
+        work_check(w, "a convolution's epilogue",
+                   kernels()->epilogue(1.0f, (int32_t)act, &sum, NULL, residual ? 1.0f : 0.0f,
+                                       residual, y, w->stream));
+}
+
 attn_status cuda_conv(attn_work *w, const struct conv *conv, const attn_tensor *x,
                       const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
 {
@@ -316,12 +407,10 @@ attn_status cuda_conv(attn_work *w, const struct conv *conv, const attn_tensor *
     if (cuda_current(cuda_of(w), NULL) != ATTN_OK)
         return work_fail(w, ATTN_DEVICE, "device cuda: it cannot be made current");
     uint64_t mark = work_mark(w);
-    const bool pointwise =
-        conv->kernel == 1 && conv->stride == 1 && !conv->pad_low && !conv->pad_high;
-    if (pointwise && act == ACT_NONE && is_ready(work_compute(w), y))
-        run_pointwise(w, conv, x, beside, residual, y);
+    if (conv->n_terms)
+        run_terms(w, conv, x, beside, residual, act, y);
     else
-        run_spatial(w, conv, x, beside, residual, act, y);
+        convolve(w, conv, x, beside, residual, act, y);
     work_reset(w, mark);
     return w->status;
 }

@@ -139,11 +139,10 @@ static bool has_note(struct dnn_graph *g, cudnnBackendDescriptor_t engine,
 static bool engine_fits(struct conv_plan *p, cudnnBackendDescriptor_t config)
 {
     struct dnn_graph *g = &p->graph;
-    const uint32_t exact = 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
-                           1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION |
-                           1u << CUDNN_NUMERICAL_NOTE_FFT |
-                           1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC |
-                           1u << CUDNN_NUMERICAL_NOTE_WINOGRAD;
+    const uint32_t exact =
+        1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
+        1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION | 1u << CUDNN_NUMERICAL_NOTE_FFT |
+        1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD;
     const uint32_t tf32 =
         type_of(g->cuda) == CUDNN_DATA_FLOAT ? 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE : 0;
     cudnnBackendDescriptor_t engine = dnn_new(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
@@ -176,9 +175,9 @@ static bool engine_take(struct conv_plan *p, cudnnBackendDescriptor_t config)
     dnn_set_descriptor(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
     dnn_finish(g, p->plan);
     if (g->code == CUDNN_STATUS_SUCCESS)
-        g->code = g->cuda->lib.cudnnBackendGetAttribute(
-            p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n,
-            &p->scratch);
+        g->code =
+            g->cuda->lib.cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                                  CUDNN_TYPE_INT64, 1, &n, &p->scratch);
     if (g->code == CUDNN_STATUS_SUCCESS && p->scratch <= (int64_t)SCRATCH_MAX)
         return true;
 fail:
@@ -201,9 +200,9 @@ static bool engine_find(struct conv_plan *p, cudnnBackendDescriptor_t operations
     for (int i = 0; i < ENGINES_MAX; ++i)
         configs[i] = dnn_new(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (g->code == CUDNN_STATUS_SUCCESS)
-        g->code = g->cuda->lib.cudnnBackendGetAttribute(
-            heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES_MAX,
-            &n, (void *)configs);
+        g->code = g->cuda->lib.cudnnBackendGetAttribute(heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES_MAX,
+                                                        &n, (void *)configs);
     for (int64_t i = 0; i < n && i < ENGINES_MAX && g->code == CUDNN_STATUS_SUCCESS; ++i)
         if (engine_take(p, configs[i]))
             return true;

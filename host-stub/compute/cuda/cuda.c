@@ -1,6 +1,6 @@
 /* cuda.c: compute on one NVIDIA GPU, in fp32, fp16 or bf16: opening and closing it. */
-#include "compute_cuda.h"
 #include "cuda.h"
+#include "compute_cuda.h"
 
 #include <stdlib.h>
 
@@ -106,7 +106,17 @@ static const struct compute_api cuda_api = {
 static const void *query(void *ctx, const char *id)
 {
     const struct cuda *c = ctx;
+    if (strcmp(id, "attnplug.sum/1") == 0)
+        return &c->sum;
     return strcmp(id, "attn.compute/1") ? NULL : &c->base.plugin;
+}
+
+static attn_status sum(void *ctx, void *stream, float a, const attn_tensor *x, float b,
+                       const attn_tensor *y, attn_error *err)
+{
+    attn_status status = cuda_current(ctx, err);
+    return status == ATTN_OK ? cuda_check(err, "adding", kernels()->combine(a, x, b, y, y, stream))
+                             : status;
 }
 
 static void log_line(void *ctx, int32_t level, const char *text)
@@ -133,6 +143,7 @@ static void fill(struct cuda *c, int32_t id, const attn_tensor *dtype)
     base->api = &cuda_api;
     base->device = (attn_device){.type = ATTN_DEVICE_CUDA, .id = id, .runtime = "cuda"};
     base->dtype = (attn_tensor){.code = dtype->code, .bits = dtype->bits, .lanes = 1};
+    c->sum = (attn_device_sum){.size = sizeof c->sum, .ctx = c, .sum = sum};
     base->host.size = sizeof base->host;
     base->host.ctx = c;
     base->host.max_threads = 1;

@@ -38,11 +38,12 @@ struct stage {
 
 struct cuda {
     struct compute base;
+    attn_device_sum sum; /* for ops that work through others */
     struct cuda_libraries lib;
     struct cudaDeviceProp properties;
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
-    void *workspace; /* cuBLASLt's: one stream, so one for all */
+    void *workspace;           /* cuBLASLt's: one stream, so one for all */
     pthread_mutex_t dnn_lock;  /* of cuDNN's handle, which has one stream at a time */
     pthread_mutex_t slab_lock; /* of slabs */
     pthread_mutex_t lock;      /* of what follows */
@@ -133,10 +134,12 @@ struct conv_buffers {
 };
 attn_status conv_plan_run(attn_work *w, const struct conv_plan *plan, const struct conv_buffers *b);
 
-/* -- the table: conv.c, linear.c, norm.c, elements.c, replay.c ---------------------------------- */
+/* -- the table: conv.c, linear.c, norm.c, elements.c, replay.c ----------------------------------
+ */
 
 /* Checks that each is a float tensor; what names the operation. */
-attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n, const attn_tensor *const *t);
+attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n,
+                              const attn_tensor *const *t);
 
 attn_status cuda_conv_create(struct compute *c, const struct conv_desc *desc, struct conv **conv,
                              attn_error *err);

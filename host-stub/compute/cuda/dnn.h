@@ -10,7 +10,7 @@
 
 struct dnn_graph {
     const struct cuda *cuda;
-    cudnnStatus_t code; /* of the first failure */
+    cudnnStatus_t code;                            /* of the first failure */
     cudnnBackendDescriptor_t all[DNN_DESCRIPTORS]; /* in the order in which they were made */
     uint32_t n;
 };

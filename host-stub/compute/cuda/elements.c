@@ -5,7 +5,8 @@
 
 #define BLUR_LEAST 5 /* cells a side that the blur's reflected edges need */
 
-attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n, const attn_tensor *const *t)
+attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n,
+                              const attn_tensor *const *t)
 {
     for (uint32_t i = 0; i < n; ++i) {
         if (!t[i] || t[i]->rank < 1 || t[i]->rank > 4 || !tensor_is_float(t[i]))
@@ -59,8 +60,7 @@ attn_status cuda_combine(attn_work *w, float alpha, const attn_tensor *a, float 
         return work_fail(w, ATTN_INVALID, "combine: %s and %s to %s: expected one shape",
                          tensor_describe(a).text, tensor_describe(b).text,
                          tensor_describe(out).text);
-    return goes(w) ? work_check(w, "combine",
-                                kernels()->combine(alpha, a, beta, b, out, w->stream))
+    return goes(w) ? work_check(w, "combine", kernels()->combine(alpha, a, beta, b, out, w->stream))
                    : w->status;
 }
 
@@ -104,8 +104,7 @@ attn_status cuda_embed(attn_work *w, const attn_tensor *ids, const attn_tensor *
         return work_fail(w, ATTN_INVALID, "embed: ids %s, table %s, positions %s, y %s do not fit",
                          tensor_describe(ids).text, tensor_describe(table).text,
                          tensor_describe(positions).text, tensor_describe(y).text);
-    return goes(w) ? work_check(w, "embed",
-                                kernels()->embed(ids, table, positions, y, w->stream))
+    return goes(w) ? work_check(w, "embed", kernels()->embed(ids, table, positions, y, w->stream))
                    : w->status;
 }
 
@@ -180,9 +179,9 @@ attn_status cuda_mix(attn_work *w, uint32_t n_y, const attn_tensor *const *y, ui
             return work_fail(w, ATTN_INVALID, "mix: %s: expected %lld contiguous elements",
                              tensor_describe(t).text, (long long)n);
     }
-    return goes(w) ? work_check(w, "mix",
-                                kernels()->mix(n_y, y, n_x, x, coefficients->data, step->data,
-                                               w->stream))
+    return goes(w) ? work_check(
+                         w, "mix",
+                         kernels()->mix(n_y, y, n_x, x, coefficients->data, step->data, w->stream))
                    : w->status;
 }
 

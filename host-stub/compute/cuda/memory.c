@@ -153,8 +153,7 @@ static attn_status stages_open(struct cuda *c, attn_error *err)
     for (int i = 0; i < 2 && status == ATTN_OK; ++i) {
         struct stage *s = &c->stages[i];
         if (!s->host)
-            status =
-                cuda_check(err, "pinning host memory", cudaMallocHost(&s->host, STAGE_BYTES));
+            status = cuda_check(err, "pinning host memory", cudaMallocHost(&s->host, STAGE_BYTES));
         if (status == ATTN_OK && !s->free)
             status = cuda_check(err, "making an event",
                                 cudaEventCreateWithFlags(&s->free, cudaEventDisableTiming));
@@ -251,9 +250,8 @@ attn_status cuda_send(struct cuda *c, const attn_tensor *host, const attn_tensor
     attn_status status = cuda_current(c, err);
     if (status != ATTN_OK)
         return status;
-    if (!tensor_contiguous(host) ||
-        (!tensor_is(host, dst->code, dst->bits) &&
-         !(tensor_is_float(host) && tensor_is_float(dst))))
+    if (!tensor_contiguous(host) || (!tensor_is(host, dst->code, dst->bits) &&
+                                     !(tensor_is_float(host) && tensor_is_float(dst))))
         return attn_fail(err, ATTN_UNSUPPORTED, "upload: %s does not convert to %s",
                          tensor_describe(host).text, tensor_describe(dst).text);
     /* cuda_alloc takes c->lock for itself, so staging has one of its own. */

@@ -106,8 +106,7 @@ static void spatial(attn_work *w, const attn_norm *norm, const attn_tensor *x,
     cuda_linear(w, 1.0f, &z, &norm->conv_y, 0.0f, NULL, &by);
     cuda_linear(w, 1.0f, &z, &norm->conv_b, 0.0f, NULL, &add);
     if (w->status == ATTN_OK && !work_dry(w))
-        work_check(w, "spatial norm",
-                   kernels()->spatial_modulate(&n, &by, &add, &out, w->stream));
+        work_check(w, "spatial norm", kernels()->spatial_modulate(&n, &by, &add, &out, w->stream));
 }
 
 attn_status cuda_plugin_norm(attn_work *w, const attn_norm *norm, const attn_tensor *x,

@@ -215,9 +215,10 @@ static struct plan *plan_of(attn_work *w, const struct shape *s)
 {
     struct plan_key key;
     key_begin(&key, "product");
-    const int64_t numbers[] = {s->rows,     s->columns,      s->depth,   s->x_stride, s->weight_stride,
-                               s->c_stride, s->y_stride,     s->x_align, s->weight_align,
-                               s->c_align,  s->y_align,      s->bias,    s->type};
+    const int64_t numbers[] = {s->rows,          s->columns,  s->depth,    s->x_stride,
+                               s->weight_stride, s->c_stride, s->y_stride, s->x_align,
+                               s->weight_align,  s->c_align,  s->y_align,  s->bias,
+                               s->type};
     key_bytes(&key, numbers, sizeof numbers);
     struct plan *plan = plan_find(work_pass(w), &key);
     if (plan)

@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define KEY_MAX 256
+#define KEY_MAX 512
 
 struct recording {
     cudaGraphExec_t graph; /* NULL: not recorded yet */
@@ -49,8 +49,8 @@ static bool is_of(const struct recording *r, const attn_work *w, const void *key
            memcmp(r->key, key, bytes) == 0;
 }
 
-/* Records body on a stream of its own, so that other threads' work on the compute's stream stays out
- * of it.  Not recorded is not an error: NULL, and the work as before. */
+/* Records body on a stream of its own, so that other threads' work on the compute's stream stays
+ * out of it.  Not recorded is not an error: NULL, and the work as before. */
 static cudaGraph_t record(attn_work *w, attn_status (*body)(attn_work *w, void *arg), void *arg)
 {
     const attn_work before = *w;
