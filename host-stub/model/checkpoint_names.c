@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BLOCK_NAME 80 /* "down_blocks.I.attentions.J" with any two numbers */
+
 struct pair {
     const char *from, *to;
 };
@@ -69,7 +71,7 @@ static const struct pair unet_top[] = {
 static int input_name(const struct checkpoint_unet *u, int64_t i, int64_t j, const char *rest,
                       char out[CHECKPOINT_NAME])
 {
-    char block[64];
+    char block[BLOCK_NAME];
     const int64_t level = (i - 1) / (u->layers + 1);
     const int64_t layer = (i - 1) % (u->layers + 1);
     const char *op = after(rest, "op.");
@@ -92,7 +94,7 @@ static int input_name(const struct checkpoint_unet *u, int64_t i, int64_t j, con
 static int output_name(const struct checkpoint_unet *u, int64_t i, int64_t j, const char *rest,
                        char out[CHECKPOINT_NAME])
 {
-    char block[64];
+    char block[BLOCK_NAME];
     const int64_t index = i / (u->layers + 1);
     const int64_t layer = i % (u->layers + 1);
     if (index >= u->n_levels || j > 2) {
@@ -170,7 +172,7 @@ static const struct pair vae_half[] = {{"norm_out.", "conv_norm_out."}};
 static int vae_level_name(const struct checkpoint_vae *v, const char *half, int up,
                           const char *rest, char out[CHECKPOINT_NAME])
 {
-    char block[64];
+    char block[BLOCK_NAME];
     int64_t i;
     int64_t j;
     const char *at = number(rest, &i);
@@ -200,7 +202,7 @@ static int vae_half_name(const struct checkpoint_vae *v, const char *half, const
                          char out[CHECKPOINT_NAME])
 {
     static const char *const resnets[] = {"mid.block_1.", "mid.block_2."};
-    char block[64];
+    char block[BLOCK_NAME];
     const char *at;
     for (int i = 0; i < 2; i++) {
         if ((at = after(rest, resnets[i]))) {
@@ -271,7 +273,7 @@ void openclip_name(const char *name, char out[CHECKPOINT_NAME], int32_t *cut)
         *cut = 1;
         return;
     }
-    char block[64];
+    char block[BLOCK_NAME];
     (void)snprintf(block, sizeof(block), "text_model.encoder.layers.%" PRId64, layer);
     put(out, block, rest, openclip_layer, COUNT(openclip_layer));
 }
