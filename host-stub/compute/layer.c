@@ -33,8 +33,7 @@ struct layer_plan {
     uint32_t n_scales;
 };
 
-/* -- processors: one instance for each id on a compute ------------------------------------------
- */
+/* -- processors: one instance for each id on a compute ----------------------------------------- */
 
 struct opened {
     attn_host_processor *processor;
@@ -116,8 +115,7 @@ void processors_close(struct compute *c)
     c->processors = NULL;
 }
 
-/* -- bind ----------------------------------------------------------------------------------------
- */
+/* -- bind -------------------------------------------------------------------------------------- */
 
 /* Parameters of the op are the host's: a processor never sees them. */
 static bool is_op_param(const char *name)
@@ -350,8 +348,7 @@ void layer_took(struct layer *l, const char *op)
     atomic_store_explicit(&l->taken, op, memory_order_relaxed);
 }
 
-/* -- run -----------------------------------------------------------------------------------------
- */
+/* -- run --------------------------------------------------------------------------------------- */
 
 static void key_layer(struct plan_key *key, const struct layer *l, const attn_layer_call *call)
 {

@@ -58,14 +58,12 @@ struct pass *work_pass(const attn_work *w);
 struct layer *pass_layer(const struct pass *pass);
 void pass_set_layer(struct pass *pass, struct layer *layer);
 
-/* -- attend.c ------------------------------------------------------------------------------------
- */
+/* -- attend.c ---------------------------------------------------------------------------------- */
 
 /* attn_compute.attend: by the op of the layer that is running. */
 attn_status work_attend(attn_work *w, const attn_op_call *call);
 
-/* -- layer.c -------------------------------------------------------------------------------------
- */
+/* -- layer.c ----------------------------------------------------------------------------------- */
 
 /* How the layer wants its attention to be computed, and where to note which op did. */
 const struct op_choice *layer_choice(struct layer *l);
@@ -75,8 +73,7 @@ bool layer_planned(struct pass *pass, const struct layer *l, const attn_layer_ca
 /* Closes the processors that were opened for layers of c.  All layers are unbound. */
 void processors_close(struct compute *c);
 
-/* -- terms ---------------------------------------------------------------------------------------
- */
+/* -- terms ------------------------------------------------------------------------------------- */
 
 /* Every linear tells which terms it was given (dry runs); layer.c looks for those that no linear
  * saw.  Terms are known by the address of their array. */

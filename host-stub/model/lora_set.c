@@ -343,8 +343,7 @@ attn_status lora_set_family(const struct lora_set *set, int64_t width, attn_erro
     return ATTN_OK;
 }
 
-/* -- what nobody took ---------------------------------------------------------------------------
- */
+/* -- what nobody took -------------------------------------------------------------------------- */
 
 struct list {
     char text[LIST_BYTES];

@@ -97,8 +97,7 @@ const void *processor_query(const char *id);
     }
 /* NOLINTEND(bugprone-macro-parentheses) */
 
-/* -- checks at bind (layer_check.c) -------------------------------------------------------------
- */
+/* -- checks at bind (layer_check.c) ------------------------------------------------------------ */
 
 /* The layer's numbers, and the shape of every weight that it has.  INVALID names layer and key. */
 attn_status layer_check(const attn_binding *b, attn_error *err);

@@ -82,8 +82,7 @@ static void time_it(const char *name, void (*operation)(attn_work *w, void *arg)
            100.0 * flops / median / peak, bytes / median * 1e-9);
 }
 
-/* -- operations -----------------------------------------------------------------------------------
- */
+/* -- operations -------------------------------------------------------------------------------- */
 
 struct conv_arg {
     struct conv *conv;

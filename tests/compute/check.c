@@ -20,8 +20,7 @@ double normal(void)
     return uniform() < 0.01 ? 8.0 * x : x;
 }
 
-/* -- numbers of other types, through ldexp and rint alone ----------------------------------------
- */
+/* -- numbers of other types, through ldexp and rint alone -------------------------------------- */
 
 /* Rounds to `digits` binary digits, exponents not below `least`. */
 static double rounded(double v, int digits, int least)
@@ -117,8 +116,7 @@ void element_set(attn_tensor *t, int64_t i, double value)
         memcpy(at, &f, sizeof f);
 }
 
-/* -- tensors --------------------------------------------------------------------------------------
- */
+/* -- tensors ----------------------------------------------------------------------------------- */
 
 static void sample_strides(attn_tensor *t, enum layout layout)
 {

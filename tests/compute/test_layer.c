@@ -45,8 +45,7 @@ static int world_close(void **state)
     return 0;
 }
 
-/* -- double-precision reference -------------------------------------------------------------------
- */
+/* -- double-precision reference ---------------------------------------------------------------- */
 
 /* q [N, heads, D], k, v [M, heads, D]; out [N, heads, D]; key_mass [M] may be NULL. */
 static void attention(int64_t n, int64_t m, int64_t heads, int64_t d, const double *q,
@@ -110,8 +109,7 @@ static double *linear(const double *x, int64_t rows, const attn_linear *l, const
     return y;
 }
 
-/* -- attend ---------------------------------------------------------------------------------------
- */
+/* -- attend ------------------------------------------------------------------------------------ */
 
 struct attend_arg {
     attn_op_call call;
@@ -206,8 +204,7 @@ static void unplanned_and_unknown(void **state)
     sample_release(&o);
 }
 
-/* -- layers ---------------------------------------------------------------------------------------
- */
+/* -- layers ------------------------------------------------------------------------------------ */
 
 #define HEADS 3
 #define DIM   8

@@ -214,8 +214,7 @@ static void writes_and_reads(void **state)
     sample_release(&strided);
 }
 
-/* -- threads -------------------------------------------------------------------------------------
- */
+/* -- threads ----------------------------------------------------------------------------------- */
 
 struct visits {
     const struct cpu *cpu;

@@ -8,8 +8,7 @@
 
 #include "random.h"
 
-/* -- what comes out -----------------------------------------------------------------------------
- */
+/* -- what comes out ---------------------------------------------------------------------------- */
 
 static void test_output_types(void **state)
 {
@@ -74,8 +73,7 @@ static void test_vae_slicing(void **state)
     attn_sag_close(other);
 }
 
-/* -- prompts ------------------------------------------------------------------------------------
- */
+/* -- prompts ----------------------------------------------------------------------------------- */
 
 static attn_tensor encode(const char *const *texts, uint32_t n, uint32_t clip_skip)
 {
@@ -150,8 +148,7 @@ static void test_many_prompts(void **state)
     attn_sag_result_free(&all);
 }
 
-/* -- noise --------------------------------------------------------------------------------------
- */
+/* -- noise ------------------------------------------------------------------------------------- */
 
 /* One generator draws for all: its second picture's start follows the first one's. */
 static void test_one_generator(void **state)
@@ -190,8 +187,7 @@ static void test_one_generator(void **state)
     attn_sag_result_free(&given);
 }
 
-/* -- cross_attention_kwargs ---------------------------------------------------------------------
- */
+/* -- cross_attention_kwargs -------------------------------------------------------------------- */
 
 struct heard {
     int warnings;
@@ -244,8 +240,7 @@ static void test_kwargs(void **state)
     attn_sag_close(sag);
 }
 
-/* -- callback -----------------------------------------------------------------------------------
- */
+/* -- callback ---------------------------------------------------------------------------------- */
 
 enum { STEPS = 7 };
 
@@ -414,8 +409,7 @@ static void test_cancel_from_thread(void **state)
     attn_sag_result_free(&after);
 }
 
-/* -- contradictions -----------------------------------------------------------------------------
- */
+/* -- contradictions ---------------------------------------------------------------------------- */
 
 static void test_contradictions(void **state)
 {

@@ -126,8 +126,7 @@ static void cross_frame(void **state)
     same_through("cross_frame", "org.attnplug.cross_frame");
 }
 
-/* -- LoRA with weights, at scale 0 --------------------------------------------------------------
- */
+/* -- LoRA with weights, at scale 0 ------------------------------------------------------------- */
 
 static const char *const linears[] = {"to_q", "to_k", "to_v", "to_out"};
 enum { LINEARS = 4, TENSORS = 2 * LINEARS, PARAMS = TENSORS + 1 };

@@ -66,8 +66,7 @@ void cli_man_print(const cli_command *command, const cli_option *common, size_t 
 /* The page of attnplug itself. */
 void cli_man_overview(void);
 
-/* -- errors: "attnplug: ..." on stderr ----------------------------------------------------------
- */
+/* -- errors: "attnplug: ..." on stderr --------------------------------------------------------- */
 
 /* Returns CLI_FAILED. */
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
@@ -76,14 +75,12 @@ __attribute__((format(printf, 1, 2))) int cli_misuse(const char *format, ...);
 /* Flushes stdout; a full disk or a closed pipe is a failure too. */
 int cli_finish(int status);
 
-/* -- plugins ------------------------------------------------------------------------------------
- */
+/* -- plugins ----------------------------------------------------------------------------------- */
 
 /* The registry with --plugin-path and --trust-all; logs to stderr. 0 or an exit status. */
 int cli_registry(attn_registry **registry);
 
-/* -- words --------------------------------------------------------------------------------------
- */
+/* -- words ------------------------------------------------------------------------------------- */
 
 /* "cpu", "cuda", "cuda:1", "cann". False: printed what is wrong. */
 bool cli_device(const char *text, attn_device *device);

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* -- the processor ------------------------------------------------------------------------------
- */
+/* -- the processor ----------------------------------------------------------------------------- */
 
 static void cpu_name(char *name, size_t capacity)
 {
@@ -45,8 +44,7 @@ static void cpu_print(void)
     (void)printf("cpu      %s, cores allowed: %d\n         %s\n", name, cores_allowed(), about);
 }
 
-/* -- devices, asked through libraries that may be absent ----------------------------------------
- */
+/* -- devices, asked through libraries that may be absent --------------------------------------- */
 
 /* A function of a library; NULL where it has none of that name. */
 static void (*function(void *library, const char *name))(void)
@@ -114,8 +112,7 @@ static void cann_print(void)
     (void)puts("cann     no runtime (libacl_rt.so, libascendcl.so)");
 }
 
-/* -- plugins ------------------------------------------------------------------------------------
- */
+/* -- plugins ----------------------------------------------------------------------------------- */
 
 /* Folders in search order; their files stand together. */
 static void plugins_print(void)

@@ -12,8 +12,7 @@
 static const char *const names[STORED_N] = {"q",    "k",   "v",   "bias",
                                             "mask", "out", "lse", "key_mass"};
 
-/* -- element types ------------------------------------------------------------------------------
- */
+/* -- element types ----------------------------------------------------------------------------- */
 
 static bool is_float(safetensors_dtype t)
 {
@@ -70,8 +69,7 @@ static void convert(const void *from, safetensors_dtype from_type, void *to,
     }
 }
 
-/* -- tensors ------------------------------------------------------------------------------------
- */
+/* -- tensors ----------------------------------------------------------------------------------- */
 
 static attn_status allocate(stored_tensor *t, const char *name, safetensors_dtype type,
                             uint32_t rank, const int64_t *shape, attn_error *err)
@@ -149,8 +147,7 @@ static attn_status read_tensor(const safetensors *file, int which, safetensors_d
     return status;
 }
 
-/* -- metadata -----------------------------------------------------------------------------------
- */
+/* -- metadata ---------------------------------------------------------------------------------- */
 
 static attn_status read_scale(const safetensors *file, stored_call *call, attn_error *err)
 {
@@ -198,8 +195,7 @@ static attn_status read_band(const safetensors *file, int64_t nq, int64_t nk, st
     return ATTN_OK;
 }
 
-/* -- the whole ----------------------------------------------------------------------------------
- */
+/* -- the whole --------------------------------------------------------------------------------- */
 
 static attn_status make_outputs(stored_call *call, safetensors_dtype type, attn_error *err)
 {

@@ -59,8 +59,7 @@ attn_status cpu_write(attn_work *w, const attn_tensor *host, const attn_tensor *
 attn_status cpu_read(attn_work *w, const attn_tensor *src, const attn_tensor *host);
 attn_status cpu_synchronize(attn_work *w);
 
-/* -- linear_onednn.c, or pack.c in a build without oneDNN ---------------------------------------
- */
+/* -- linear_onednn.c, or pack.c in a build without oneDNN -------------------------------------- */
 
 /* After threads_open. */
 attn_status cpu_weights_open(struct cpu *c, attn_error *err);

@@ -170,8 +170,7 @@ static attn_status run_gated(struct linear_call *l, const attn_tensor *x, const 
     return w->status;
 }
 
-/* -- weights -------------------------------------------------------------------------------------
- */
+/* -- weights ----------------------------------------------------------------------------------- */
 
 attn_status cpu_weights_open(struct cpu *c, attn_error *err)
 {

@@ -3,8 +3,7 @@
 
 #include <math.h>
 
-/* -- nearest enlargement ------------------------------------------------------------------------
- */
+/* -- nearest enlargement ----------------------------------------------------------------------- */
 
 struct upsample {
     attn_tensor x;
@@ -51,8 +50,7 @@ attn_status cpu_upsample(attn_work *w, const attn_tensor *x, const attn_tensor *
     return w->status;
 }
 
-/* -- embeddings ----------------------------------------------------------------------------------
- */
+/* -- embeddings -------------------------------------------------------------------------------- */
 
 static attn_status embed_rows(attn_work *w, const attn_tensor *ids, const attn_tensor *table,
                               const attn_tensor *positions, const attn_tensor *out)
@@ -107,8 +105,7 @@ attn_status cpu_embed(attn_work *w, const attn_tensor *ids, const attn_tensor *t
     return w->status;
 }
 
-/* -- timesteps -----------------------------------------------------------------------------------
- */
+/* -- timesteps --------------------------------------------------------------------------------- */
 
 /* Rounded to fp32 at each step, where torch rounds: the arguments of the sines reach 1000, and a
  * more exact frequency would be a different angle. */

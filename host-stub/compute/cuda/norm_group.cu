@@ -6,8 +6,7 @@
 #define SLAB_WIDE   16  /* of a slab that is streamed */
 #define THREADS     256 /* of the kernel for any layout */
 
-/* -- any layout: one block for each group of one image ------------------------------------------
- */
+/* -- any layout: one block for each group of one image ----------------------------------------- */
 
 static __device__ float block_sum(float v, float *part)
 {
@@ -70,8 +69,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* -- shapes -------------------------------------------------------------------------------------
- */
+/* -- shapes ------------------------------------------------------------------------------------ */
 
 static int64_t divisor_common(int64_t a, int64_t b)
 {

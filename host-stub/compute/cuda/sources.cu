@@ -35,8 +35,7 @@ static bool view_in_packs(const struct view *v)
     return fits;
 }
 
-/* -- nearest enlargement, and the modulation of a spatial norm ----------------------------------
- */
+/* -- nearest enlargement, and the modulation of a spatial norm --------------------------------- */
 
 struct resize {
     struct view x, add, y; /* add.data NULL: enlargement; else y = n * x + add, enlarged */

@@ -44,8 +44,7 @@ enum {
     ACLNN_ERR_INNER_TILING_ERROR = 561002,
 };
 
-/* -- runtime: libacl_rt.so, or libascendcl.so of older releases ---------------------------------
- */
+/* -- runtime: libacl_rt.so, or libascendcl.so of older releases -------------------------------- */
 
 /* Counted; a repeated call says so with 100002 and counts too. */
 aclError aclInit(const char *config_path);
@@ -63,8 +62,7 @@ aclError aclrtMemcpy(void *to, size_t capacity, const void *from, size_t bytes, 
 /* Gives and forgets this thread's last text; the pointer lasts until the next call. May be NULL. */
 const char *aclGetRecentErrMsg(void);
 
-/* -- descriptors: libnnopbase.so ----------------------------------------------------------------
- */
+/* -- descriptors: libnnopbase.so --------------------------------------------------------------- */
 
 aclTensor *aclCreateTensor(const int64_t *shape, uint64_t rank, int32_t type, const int64_t *stride,
                            int64_t offset, int32_t format, const int64_t *storage_shape,
@@ -75,8 +73,7 @@ aclnnStatus aclDestroyScalar(const aclScalar *scalar);
 /* Only for an executor that phase two has not been given. */
 aclnnStatus aclDestroyAclOpExecutor(aclOpExecutor *executor);
 
-/* -- operators: libopapi_*.so, or libopapi.so of older releases ---------------------------------
- */
+/* -- operators: libopapi_*.so, or libopapi.so of older releases -------------------------------- */
 
 /* Two phases: ...GetWorkspaceSize checks, and makes an executor that holds the addresses; the call
  * itself queues it on the stream and consumes it, even where it fails. */

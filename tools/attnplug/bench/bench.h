@@ -32,13 +32,11 @@ struct bench_shape {
 bool bench_shapes_add(const char *text, struct bench_shape shapes[BENCH_MAX_SHAPES], int *n);
 double bench_flop(const struct bench_shape *s); /* 4 B H Nq Nk D */
 
-/* -- stats.c ------------------------------------------------------------------------------------
- */
+/* -- stats.c ----------------------------------------------------------------------------------- */
 
 double bench_median(double *values, int n); /* sorts them */
 
-/* -- places: where tensors live and how time is taken --------------------------------------------
- */
+/* -- places: where tensors live and how time is taken ------------------------------------------ */
 
 /* Runs something for the i-th set of buffers on `stream`. */
 typedef attn_status (*bench_run)(void *ctx, int i, void *stream, attn_error *err);
@@ -82,8 +80,7 @@ attn_status bench_place_cpu(const attn_device *device, struct bench_place *p, at
 struct gpu;
 double bench_roofline_cuda(const struct gpu *gpu, const struct bench_shape *s, uint8_t bits);
 
-/* -- measure.c ------------------------------------------------------------------------------------
- */
+/* -- measure.c --------------------------------------------------------------------------------- */
 
 struct bench {
     attn_registry *registry;
@@ -109,8 +106,7 @@ struct bench_row {
 attn_status bench_measure(const struct bench *b, const struct bench_shape *s,
                           struct bench_row *rows, int *n, attn_error *err);
 
-/* -- values.c, verify.c ---------------------------------------------------------------------------
- */
+/* -- values.c, verify.c ------------------------------------------------------------------------ */
 
 /* The host's copy of one input: normal with outliers, rounded to the type, packed. */
 void bench_values(void *to, int64_t elements, uint8_t code, uint8_t bits, uint64_t seed);
@@ -138,8 +134,7 @@ void bench_table_head(const struct bench *b);
 void bench_table_row(const struct bench *b, const struct bench_row *row);
 void bench_json(const struct bench *b, const struct bench_row *rows, int n, const char *command);
 
-/* -- tune.c ---------------------------------------------------------------------------------------
- */
+/* -- tune.c ------------------------------------------------------------------------------------ */
 
 /* Adds the timings to the user's measured order (attn_order_row), in place of older ones of the
  * same op, device, type and shape. */

@@ -33,8 +33,7 @@ struct work {
     int n_jobs;
 };
 
-/* -- buffers ------------------------------------------------------------------------------------
- */
+/* -- buffers ----------------------------------------------------------------------------------- */
 
 static void plan_sizes(struct work *w)
 {
@@ -102,8 +101,7 @@ static attn_status sets_open(struct work *w, attn_error *err)
     return status;
 }
 
-/* -- one op ---------------------------------------------------------------------------------------
- */
+/* -- one op ------------------------------------------------------------------------------------ */
 
 static attn_status job_run(void *ctx, int i, void *stream, attn_error *err)
 {

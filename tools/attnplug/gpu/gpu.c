@@ -218,8 +218,7 @@ attn_status gpu_event_ms(void *start, void *end, double *ms, attn_error *err)
     return status;
 }
 
-/* -- guarded memory -----------------------------------------------------------------------------
- */
+/* -- guarded memory ---------------------------------------------------------------------------- */
 
 attn_status gpu_guarded_open(const struct gpu *gpu, size_t bytes, struct gpu_guarded *g,
                              attn_error *err)
