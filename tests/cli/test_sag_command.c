@@ -72,6 +72,8 @@ static void test_failures(void **state)
     refused("--prompt x --scheduler NoScheduler", 1, "NoScheduler", "DDIMScheduler");
     refused("--prompt x --latents none", 1, "none", "No such file");
     refused("--prompt x --device tpu", 1, "device: tpu", "cpu");
+    refused("--prompt x --device cuda:no", 1, "device: cuda:no", "cuda:1");
+    refused("--prompt x --device cuda:999", 1, "device cuda", ""); /* no such GPU, or none at all */
     refused("--prompt x --processor '*.attn9=standard'", 1, "*.attn9", "no attention layer");
 }
 
