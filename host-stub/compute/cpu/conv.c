@@ -3,28 +3,6 @@
 
 #include <stdlib.h>
 
-static attn_status desc_check(const struct conv_desc *d, attn_error *err)
-{
-    const attn_tensor *w = d->weight;
-    if (d->kernel < 1 || d->kernel > KERNEL_MAX || d->stride < 1 || d->pad_low < 0 ||
-        d->pad_high < 0)
-        return attn_fail(err, ATTN_UNSUPPORTED,
-                         "conv: kernel %lld, stride %lld, padding %lld, %lld", (long long)d->kernel,
-                         (long long)d->stride, (long long)d->pad_low, (long long)d->pad_high);
-    const int64_t shape[] = {d->out_channels, d->in_channels, d->kernel, d->kernel};
-    if (!tensor_here(w) || !tensor_is_float(w) || w->rank != 4 ||
-        memcmp(w->shape, shape, sizeof shape) != 0)
-        return attn_fail(err, ATTN_INVALID,
-                         "conv: weight %s: expected [%lld, %lld, %lld, %lld] of a float type",
-                         tensor_describe(w).text, (long long)shape[0], (long long)shape[1],
-                         (long long)shape[2], (long long)shape[3]);
-    if (tensor_here(d->bias) &&
-        (!tensor_is_float(d->bias) || d->bias->rank != 1 || d->bias->shape[0] != d->out_channels))
-        return attn_fail(err, ATTN_INVALID, "conv: bias %s: expected [%lld] of a float type",
-                         tensor_describe(d->bias).text, (long long)d->out_channels);
-    return ATTN_OK;
-}
-
 void cpu_conv_destroy(struct compute *c, struct conv *conv)
 {
     if (!conv)
@@ -37,7 +15,7 @@ void cpu_conv_destroy(struct compute *c, struct conv *conv)
 attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
                             attn_error *err)
 {
-    attn_status status = desc_check(d, err);
+    attn_status status = conv_desc_check(d, KERNEL_MAX, err);
     if (status != ATTN_OK)
         return status;
     struct conv *conv = calloc(1, sizeof *conv);

@@ -2,6 +2,7 @@
 #ifndef ATTNPLUG_CPU_CPU_H
 #define ATTNPLUG_CPU_CPU_H
 
+#include "checks.h"
 #include "kernels.h"
 #include "pass.h"
 
@@ -94,9 +95,6 @@ static inline int64_t nearest_index(int64_t at, int64_t in, int64_t out)
     int64_t i = (int64_t)((float)at * ((float)in / (float)out));
     return i < in ? i : in - 1;
 }
-
-/* Checks that each is a float tensor; what names the operation. */
-attn_status check_floats(attn_work *w, const char *what, uint32_t n, const attn_tensor *const *t);
 
 /* -- copy.c ------------------------------------------------------------------------------------ */
 

@@ -73,13 +73,3 @@ void rows_load(const struct kernels *k, const attn_tensor *type, const void *src
         convert(here, part, dst + i);
     }
 }
-
-attn_status check_floats(attn_work *w, const char *what, uint32_t n, const attn_tensor *const *t)
-{
-    for (uint32_t i = 0; i < n; ++i) {
-        if (!t[i] || t[i]->rank < 1 || t[i]->rank > 4 || !tensor_is_float(t[i]))
-            return work_fail(w, ATTN_INVALID, "%s: tensor %u is %s: expected fp32, fp16 or bf16",
-                             what, i, tensor_describe(t[i] ? t[i] : &(attn_tensor){0}).text);
-    }
-    return w->status;
-}

@@ -25,28 +25,6 @@ struct conv {
 
 /* -- creation ---------------------------------------------------------------------------------- */
 
-static attn_status desc_check(const struct conv_desc *d, attn_error *err)
-{
-    const attn_tensor *w = d->weight;
-    if (d->kernel < 1 || d->kernel > KERNEL_MAX || d->stride < 1 || d->pad_low < 0 ||
-        d->pad_high < 0)
-        return attn_fail(err, ATTN_UNSUPPORTED,
-                         "conv: kernel %lld, stride %lld, padding %lld, %lld", (long long)d->kernel,
-                         (long long)d->stride, (long long)d->pad_low, (long long)d->pad_high);
-    const int64_t shape[] = {d->out_channels, d->in_channels, d->kernel, d->kernel};
-    if (!tensor_here(w) || !tensor_is_float(w) || w->rank != 4 ||
-        memcmp(w->shape, shape, sizeof shape) != 0)
-        return attn_fail(err, ATTN_INVALID,
-                         "conv: weight %s: expected [%lld, %lld, %lld, %lld] of a float type",
-                         tensor_describe(w).text, (long long)shape[0], (long long)shape[1],
-                         (long long)shape[2], (long long)shape[3]);
-    if (tensor_here(d->bias) &&
-        (!tensor_is_float(d->bias) || d->bias->rank != 1 || d->bias->shape[0] != d->out_channels))
-        return attn_fail(err, ATTN_INVALID, "conv: bias %s: expected [%lld] of a float type",
-                         tensor_describe(d->bias).text, (long long)d->out_channels);
-    return ATTN_OK;
-}
-
 void cuda_conv_destroy(struct compute *c, struct conv *conv)
 {
     if (!conv)
@@ -111,7 +89,7 @@ static attn_status terms_create(struct compute *c, struct conv *conv, const stru
 attn_status cuda_conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
                              attn_error *err)
 {
-    attn_status status = desc_check(d, err);
+    attn_status status = conv_desc_check(d, KERNEL_MAX, err);
     if (status != ATTN_OK)
         return status;
     struct conv *conv = calloc(1, sizeof *conv);
@@ -150,7 +128,7 @@ static attn_status check(attn_work *w, const struct conv *conv, const attn_tenso
 {
     const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x,
                                 e && tensor_here(e->residual) ? e->residual : y};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "conv", 4, all) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "conv", 4, all) != ATTN_OK)
         return w->status;
     int64_t channels = x->rank == 4 ? x->shape[3] : 0;
     if (tensor_here(x2))

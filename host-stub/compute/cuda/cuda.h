@@ -2,6 +2,7 @@
 #ifndef ATTNPLUG_CUDA_CUDA_H
 #define ATTNPLUG_CUDA_CUDA_H
 
+#include "checks.h"
 #include "kernels.h"
 #include "libraries.h"
 #include "pass.h"
@@ -136,10 +137,6 @@ attn_status conv_plan_run(attn_work *w, const struct conv_plan *plan, const stru
 
 /* -- the table: conv.c, linear.c, norm.c, elements.c, replay.c ----------------------------------
  */
-
-/* Checks that each is a float tensor; what names the operation. */
-attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n,
-                              const attn_tensor *const *t);
 
 attn_status cuda_conv_create(struct compute *c, const struct conv_desc *desc, struct conv **conv,
                              attn_error *err);

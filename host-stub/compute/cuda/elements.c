@@ -5,17 +5,6 @@
 
 #define BLUR_LEAST 5 /* cells a side that the blur's reflected edges need */
 
-attn_status cuda_check_floats(attn_work *w, const char *what, uint32_t n,
-                              const attn_tensor *const *t)
-{
-    for (uint32_t i = 0; i < n; ++i) {
-        if (!t[i] || t[i]->rank < 1 || t[i]->rank > 4 || !tensor_is_float(t[i]))
-            return work_fail(w, ATTN_INVALID, "%s: tensor %u is %s: expected fp32, fp16 or bf16",
-                             what, i, tensor_describe(t[i] ? t[i] : &(attn_tensor){0}).text);
-    }
-    return w->status;
-}
-
 /* Whether there is something to launch, on the device that is then current. */
 static bool goes(attn_work *w)
 {
@@ -31,7 +20,7 @@ static bool goes(attn_work *w)
 attn_status cuda_copy(attn_work *w, const attn_tensor *src, const attn_tensor *dst)
 {
     const attn_tensor *both[] = {src, dst};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "copy", 2, both) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "copy", 2, both) != ATTN_OK)
         return w->status;
     attn_tensor s = tensor_rank4(src), d = tensor_rank4(dst);
     for (int i = 0; i < 4; ++i) {
@@ -44,7 +33,7 @@ attn_status cuda_copy(attn_work *w, const attn_tensor *src, const attn_tensor *d
 
 attn_status cuda_fill(attn_work *w, float value, const attn_tensor *dst)
 {
-    if (w->status != ATTN_OK || cuda_check_floats(w, "fill", 1, &dst) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "fill", 1, &dst) != ATTN_OK)
         return w->status;
     return goes(w) ? work_check(w, "fill", kernels()->fill(value, dst, w->stream)) : w->status;
 }
@@ -54,7 +43,7 @@ attn_status cuda_combine(attn_work *w, float alpha, const attn_tensor *a, float 
 {
     bool two = tensor_here(b);
     const attn_tensor *all[] = {a, out, b};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "combine", two ? 3 : 2, all) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "combine", two ? 3 : 2, all) != ATTN_OK)
         return w->status;
     if (!tensor_same_shape(a, out) || (two && !tensor_same_shape(b, out)) || (!two && beta != 0.0f))
         return work_fail(w, ATTN_INVALID, "combine: %s and %s to %s: expected one shape",
@@ -68,7 +57,7 @@ attn_status cuda_activate(attn_work *w, enum activation act, const attn_tensor *
                           const attn_tensor *y)
 {
     const attn_tensor *both[] = {x, y};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "activate", 2, both) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "activate", 2, both) != ATTN_OK)
         return w->status;
     if (!tensor_same_shape(x, y))
         return work_fail(w, ATTN_INVALID, "activate: %s to %s: expected one shape",
@@ -80,7 +69,7 @@ attn_status cuda_activate(attn_work *w, enum activation act, const attn_tensor *
 attn_status cuda_upsample(attn_work *w, const attn_tensor *x, const attn_tensor *y)
 {
     const attn_tensor *both[] = {x, y};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "upsample", 2, both) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "upsample", 2, both) != ATTN_OK)
         return w->status;
     if (x->rank != 4 || y->rank != 4 || x->shape[0] != y->shape[0] || x->shape[3] != y->shape[3] ||
         x->shape[1] < 1 || x->shape[2] < 1)
@@ -94,7 +83,7 @@ attn_status cuda_embed(attn_work *w, const attn_tensor *ids, const attn_tensor *
 {
     bool placed = tensor_here(positions);
     const attn_tensor *all[] = {table, y, placed ? positions : table};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "embed", 3, all) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "embed", 3, all) != ATTN_OK)
         return w->status;
     if (!tensor_is(ids, ATTN_CODE_INT, 32) || ids->rank != 2 || table->rank != 2 || y->rank != 3 ||
         y->shape[0] != ids->shape[0] || y->shape[1] != ids->shape[1] ||
@@ -111,7 +100,7 @@ attn_status cuda_embed(attn_work *w, const attn_tensor *ids, const attn_tensor *
 attn_status cuda_timestep(attn_work *w, const attn_tensor *t, int32_t flip_sin_to_cos,
                           float freq_shift, const attn_tensor *y)
 {
-    if (w->status != ATTN_OK || cuda_check_floats(w, "timestep", 1, &y) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "timestep", 1, &y) != ATTN_OK)
         return w->status;
     if (!tensor_f32(t) || t->rank != 1 || y->rank != 2 || y->shape[0] != t->shape[0])
         return work_fail(w, ATTN_INVALID, "timestep: t %s, y %s: expected [B] f32 and [B, dim]",
@@ -164,8 +153,8 @@ attn_status cuda_mix(attn_work *w, uint32_t n_y, const attn_tensor *const *y, ui
                      const attn_tensor *const *x, const attn_tensor *coefficients,
                      const attn_tensor *step)
 {
-    if (w->status != ATTN_OK || cuda_check_floats(w, "mix", n_y, y) != ATTN_OK ||
-        cuda_check_floats(w, "mix", n_x, x) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "mix", n_y, y) != ATTN_OK ||
+        check_floats(w, "mix", n_x, x) != ATTN_OK)
         return w->status;
     if (n_y < 1 || n_y > KERNEL_MIX_OUTPUTS || n_x < 1 || n_x > KERNEL_MIX_INPUTS ||
         !tensor_f32(coefficients) || coefficients->rank != 3 || coefficients->shape[1] != n_y ||

@@ -26,7 +26,7 @@ static attn_status check_terms(struct linear_call *l)
         const attn_tensor *both[] = {&t->down, &t->up};
         if (t->kind != ATTN_TERM_LOW_RANK)
             return work_fail(l->w, ATTN_UNSUPPORTED, "linear: term %u is of kind %u", i, t->kind);
-        if (cuda_check_floats(l->w, "linear's term", 2, both) != ATTN_OK)
+        if (check_floats(l->w, "linear's term", 2, both) != ATTN_OK)
             return l->w->status;
         if (t->down.rank != 2 || t->up.rank != 2 || t->down.shape[1] != l->depth ||
             t->up.shape[0] != l->columns || t->up.shape[1] != t->down.shape[0])
@@ -54,7 +54,7 @@ static attn_status check(struct linear_call *l, const char *what)
         all[n++] = l->c;
     if (tensor_here(bias))
         all[n++] = bias;
-    if (cuda_check_floats(l->w, what, n, all) != ATTN_OK)
+    if (check_floats(l->w, what, n, all) != ATTN_OK)
         return l->w->status;
     l->depth = tensor_last(l->x);
     l->columns = tensor_last(l->y) * (l->gated ? 2 : 1);

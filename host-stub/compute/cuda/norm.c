@@ -7,7 +7,7 @@ static attn_status check(attn_work *w, const attn_norm *norm, const attn_tensor 
 {
     static const char *const names[] = {"weight", "bias", "add", "scale", "shift"};
     const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x};
-    if (w->status != ATTN_OK || cuda_check_floats(w, "norm", 3, all) != ATTN_OK)
+    if (w->status != ATTN_OK || check_floats(w, "norm", 3, all) != ATTN_OK)
         return w->status;
     int64_t channels = tensor_last(x) + (tensor_here(x2) ? tensor_last(x2) : 0);
     bool is_group = norm->kind == ATTN_NORM_GROUP;
