@@ -37,24 +37,6 @@ void unet_refused(struct machine *m, const char *model, const struct unet_proces
     assert_null(u);
 }
 
-static void forward(struct machine *m, struct unet *u, const struct unet_call *call)
-{
-    ATTN_ERROR_ON(err, 512);
-    struct pass *pass = NULL;
-    attn_work *w;
-    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
-    if (unet_forward(pass_dry(pass, &err), u, call) != ATTN_OK) {
-        fail_msg("dry: %s", err.text);
-    }
-    w = pass_real(pass, NULL, &err);
-    assert_non_null(w);
-    poison_arena(w);
-    if (unet_forward(w, u, call) != ATTN_OK) {
-        fail_msg("real: %s", err.text);
-    }
-    pass_destroy(pass);
-}
-
 double unet_error(struct machine *m, struct unet *u, const char *model, const char *name,
                   const struct lora_set *set, double scale)
 {
@@ -76,7 +58,7 @@ double unet_error(struct machine *m, struct unet *u, const char *model, const ch
     lora_set_scales(set, LORA_UNET, scale, scales);
     call.scales = scales;
     call.n_scales = lora_set_count(set);
-    forward(m, u, &call);
+    unet_run(m, u, &call);
     error = relative_l2(call.out.data, expected.data, count_of(&expected));
     free(call.sample.data);
     free(call.timestep.data);

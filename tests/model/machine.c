@@ -140,6 +140,24 @@ void poison_arena(attn_work *w)
     work_reset(w, mark);
 }
 
+void unet_run(struct machine *m, struct unet *u, const struct unet_call *call)
+{
+    ATTN_ERROR_ON(err, 512);
+    struct pass *pass = NULL;
+    attn_work *w;
+    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
+    if (unet_forward(pass_dry(pass, &err), u, call) != ATTN_OK) {
+        fail_msg("dry: %s", err.text);
+    }
+    w = pass_real(pass, NULL, &err);
+    assert_non_null(w);
+    poison_arena(w);
+    if (unet_forward(w, u, call) != ATTN_OK) {
+        fail_msg("real: %s", err.text);
+    }
+    pass_destroy(pass);
+}
+
 double relative_l2(const float *a, const float *b, int64_t n)
 {
     double difference = 0;

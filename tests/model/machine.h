@@ -5,6 +5,7 @@
 
 #include "compute.h"
 #include "safetensors.h"
+#include "unet.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -40,6 +41,8 @@ attn_tensor golden_picture(const safetensors *file, const char *name);
 attn_tensor poisoned(uint32_t rank, const int64_t *shape);
 /* Fills the arena that `w` runs in with NaN. */
 void poison_arena(attn_work *w);
+/* A dry run and a real one in a poisoned arena; fails the test with the text of either. */
+void unet_run(struct machine *m, struct unet *u, const struct unet_call *call);
 
 /* |a - b| / |b|, in double. */
 double relative_l2(const float *a, const float *b, int64_t n);

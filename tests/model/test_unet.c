@@ -44,31 +44,13 @@ static void call_free(struct unet_call *call)
     free(call->key_mass.data);
 }
 
-static void forward(struct machine *m, struct unet *u, const struct unet_call *call)
-{
-    ATTN_ERROR_ON(err, 512);
-    struct pass *pass = NULL;
-    attn_work *w;
-    assert_int_equal(pass_create(m->compute, &pass, &err), ATTN_OK);
-    if (unet_forward(pass_dry(pass, &err), u, call) != ATTN_OK) {
-        fail_msg("dry: %s", err.text);
-    }
-    w = pass_real(pass, NULL, &err);
-    assert_non_null(w);
-    poison_arena(w);
-    if (unet_forward(w, u, call) != ATTN_OK) {
-        fail_msg("real: %s", err.text);
-    }
-    pass_destroy(pass);
-}
-
 static void compare(struct machine *m, struct unet *u, const safetensors *golden, const char *model,
                     const char *how)
 {
     struct unet_call call = golden_call(golden);
     attn_tensor expected = golden_picture(golden, "out");
     double error;
-    forward(m, u, &call);
+    unet_run(m, u, &call);
     error = relative_l2(call.out.data, expected.data, count_of(&expected));
     print_message("unet %-10s %-16s %.2e\n", model, how, error);
     assert_true(error <= 1e-5);
@@ -172,7 +154,7 @@ static void key_mass_comes_from_the_same_pass(void **state)
         unet_mid_size(u, call.sample.shape[1], call.sample.shape[2], &size[0], &size[1]);
         tokens = size[0] * size[1];
         call.key_mass = poisoned(2, (const int64_t[]){call.sample.shape[0], tokens});
-        forward(m, u, &call);
+        unet_run(m, u, &call);
         assert_true(relative_l2(call.out.data, expected.data, count_of(&expected)) <= 1e-5);
         for (int64_t b = 0; b < call.sample.shape[0]; b++) {
             double sum = 0;

@@ -15,16 +15,11 @@ static uint32_t demo_threads; /* 0: one per core */
 static inline int demo_setup(void **state)
 {
     ATTN_ERROR_ON(err, 1024);
-    const char *paths[] = {plugin_folder};
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
     attn_sag_open_options model = {
         .size = sizeof model, .model = demo_folder, .n_threads = demo_threads};
     (void)state;
-    if (attn_registry_open(&options, &registry, &err) ||
-        attn_sag_open(registry, &model, &demo, &err)) {
+    registry = plugins_open(plugin_folder);
+    if (!registry || attn_sag_open(registry, &model, &demo, &err)) {
         print_error("%s\n", err.text);
         return -1;
     }

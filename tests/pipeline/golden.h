@@ -44,6 +44,40 @@ golden_get(const safetensors *file, const char *format, ...)
     return found;
 }
 
+/* As it lies in the file. */
+static inline attn_tensor tensor_view(const safetensors_tensor *t)
+{
+    attn_tensor view = {.data = (void *)t->data,
+                        .device_type = ATTN_DEVICE_CPU,
+                        .code = t->dtype.code,
+                        .bits = t->dtype.bits,
+                        .lanes = 1,
+                        .rank = t->rank};
+    int64_t stride = 1;
+    for (uint32_t i = t->rank; i-- > 0;) {
+        view.shape[i] = t->shape[i];
+        view.stride[i] = stride;
+        stride *= t->shape[i];
+    }
+    return view;
+}
+
+/* The plugins of one folder, whoever owns them; NULL, with the reason printed, where it fails. */
+static inline attn_registry *plugins_open(const char *folder)
+{
+    ATTN_ERROR_ON(err, 512);
+    attn_registry *registry = NULL;
+    const attn_registry_options options = {.size = sizeof options,
+                                           .flags =
+                                               ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
+                                           .paths = &folder,
+                                           .n_paths = 1};
+    if (attn_registry_open(&options, &registry, &err)) {
+        print_error("%s\n", err.text);
+    }
+    return registry;
+}
+
 /* Adds `more` to the text in `text`, as much as fits. */
 static inline void text_append(char *text, size_t size, const char *more)
 {

@@ -17,18 +17,9 @@ static char path[64]; /* the checkpoint of the test that runs */
 
 static int group_begin(void **state)
 {
-    ATTN_ERROR_ON(err, 512);
-    const char *paths[] = {plugin_folder};
     (void)state;
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
-    if (attn_registry_open(&options, &registry, &err)) {
-        print_error("%s\n", err.text);
-        return -1;
-    }
-    return 0;
+    registry = plugins_open(plugin_folder);
+    return registry ? 0 : -1;
 }
 
 static int group_end(void **state)

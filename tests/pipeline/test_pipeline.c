@@ -18,18 +18,9 @@ static attn_registry *registry;
 
 static int registry_setup(void **state)
 {
-    ATTN_ERROR_ON(err, 512);
-    const char *paths[] = {plugin_folder};
     (void)state;
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
-    if (attn_registry_open(&options, &registry, &err)) {
-        print_error("%s\n", err.text);
-        return -1;
-    }
-    return 0;
+    registry = plugins_open(plugin_folder);
+    return registry ? 0 : -1;
 }
 
 static int registry_teardown(void **state)
@@ -37,23 +28,6 @@ static int registry_teardown(void **state)
     (void)state;
     attn_registry_close(registry);
     return 0;
-}
-
-static attn_tensor tensor_view(const safetensors_tensor *t)
-{
-    attn_tensor view = {.data = (void *)t->data,
-                        .device_type = ATTN_DEVICE_CPU,
-                        .code = t->dtype.code,
-                        .bits = t->dtype.bits,
-                        .lanes = 1,
-                        .rank = t->rank};
-    int64_t stride = 1;
-    for (uint32_t i = t->rank; i-- > 0;) {
-        view.shape[i] = t->shape[i];
-        view.stride[i] = stride;
-        stride *= t->shape[i];
-    }
-    return view;
 }
 
 /* The adapter that a case stores, as processors for its layers. */

@@ -151,18 +151,13 @@ static void folder_refused(attn_status status, const char *first, const char *se
 static int suite_setup(void **state)
 {
     ATTN_ERROR_ON(err, 1024);
-    const char *paths[] = {plugin_folder};
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
     attn_sag_open_options model = open_options(demo_folder);
     (void)state;
     for (int i = 0; i < PARTS; i++) {
         part_link(parts[i]);
     }
-    if (attn_registry_open(&options, &registry, &err) ||
-        attn_sag_open(registry, &model, &shared, &err)) {
+    registry = plugins_open(plugin_folder);
+    if (!registry || attn_sag_open(registry, &model, &shared, &err)) {
         print_error("%s\n", err.text);
         return -1;
     }
@@ -287,8 +282,6 @@ static attn_sag_run_options good_request(void)
 /* A registry on a folder that has every plugin but one. */
 static attn_registry *registry_without(const char *missing, char *folder)
 {
-    ATTN_ERROR_ON(err, 1024);
-    attn_registry *some = NULL;
     DIR *all = opendir(plugin_folder);
     assert_true(all && mkdtemp(folder));
     for (struct dirent *e; (e = readdir(all));) {
@@ -301,12 +294,8 @@ static attn_registry *registry_without(const char *missing, char *folder)
         }
     }
     closedir(all);
-    const char *paths[] = {folder};
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
-    assert_int_equal(attn_registry_open(&options, &some, &err), ATTN_OK);
+    attn_registry *some = plugins_open(folder);
+    assert_non_null(some);
     return some;
 }
 

@@ -38,19 +38,10 @@ static int model_make(const char *name)
 
 static int setup(void **state)
 {
-    ATTN_ERROR_ON(err, 512);
-    const char *paths[] = {plugin_folder};
     (void)state;
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
     golden = golden_open(golden_folder, "sag_schedulers");
-    if (attn_registry_open(&options, &registry, &err)) {
-        print_error("%s\n", err.text);
-        return -1;
-    }
-    return model_make(safetensors_metadata(golden, "model"));
+    registry = plugins_open(plugin_folder);
+    return registry ? model_make(safetensors_metadata(golden, "model")) : -1;
 }
 
 static int entry_remove(const char *path, const struct stat *info, int kind, struct FTW *walk)

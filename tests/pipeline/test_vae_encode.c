@@ -16,15 +16,10 @@ static attn_sag *sag;
 static int group_begin(void **state)
 {
     ATTN_ERROR_ON(err, 512);
-    const char *paths[] = {plugin_folder};
     (void)state;
-    attn_registry_options options = {.size = sizeof options,
-                                     .flags = ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                     .paths = paths,
-                                     .n_paths = 1};
     const attn_sag_open_options open = {.size = sizeof open, .model = demo_folder};
-    if (attn_registry_open(&options, &registry, &err) ||
-        attn_sag_open(registry, &open, &sag, &err)) {
+    registry = plugins_open(plugin_folder);
+    if (!registry || attn_sag_open(registry, &open, &sag, &err)) {
         print_error("%s\n", err.text);
         return -1;
     }

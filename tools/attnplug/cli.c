@@ -47,6 +47,14 @@ int cli_misuse(const char *format, ...)
     return CLI_USAGE;
 }
 
+void cli_log(void *ctx, int32_t level, const char *text)
+{
+    (void)ctx;
+    if (level <= 1 || cli_global.verbose) {
+        (void)fprintf(stderr, "attnplug: %s%s\n", level == 1 ? "warning: " : "", text);
+    }
+}
+
 int cli_finish(int status)
 {
     if (fflush(stdout) != 0 || ferror(stdout)) {

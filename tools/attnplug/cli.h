@@ -72,6 +72,8 @@ void cli_man_overview(void);
 __attribute__((format(printf, 1, 2))) int cli_fail(const char *format, ...);
 /* Returns CLI_USAGE. */
 __attribute__((format(printf, 1, 2))) int cli_misuse(const char *format, ...);
+/* The log of registries and pipelines: errors and warnings, the rest with --verbose. */
+void cli_log(void *ctx, int32_t level, const char *text);
 /* Flushes stdout; a full disk or a closed pipe is a failure too. */
 int cli_finish(int status);
 

@@ -7,14 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void log_line(void *ctx, int32_t level, const char *text)
-{
-    (void)ctx;
-    if (level <= 1 || cli_global.verbose) {
-        (void)fprintf(stderr, "attnplug: %s\n", text);
-    }
-}
-
 int cli_registry(attn_registry **registry)
 {
     ATTN_ERROR_ON(err, 1024);
@@ -22,7 +14,7 @@ int cli_registry(attn_registry **registry)
                                      .flags = cli_global.trust_all ? ATTN_REGISTRY_TRUST_ALL : 0,
                                      .paths = cli_global.plugin_paths.items,
                                      .n_paths = cli_global.plugin_paths.n,
-                                     .log = log_line};
+                                     .log = cli_log};
     attn_status status = attn_registry_open(&options, registry, &err);
     return status == ATTN_OK ? 0 : cli_fail("%s", err.text);
 }

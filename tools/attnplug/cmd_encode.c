@@ -73,18 +73,10 @@ static int read_arguments(struct encode_arguments *a, int argc, char **argv)
     return status;
 }
 
-static void log_print(void *ctx, int32_t level, const char *text)
-{
-    (void)ctx;
-    if (level <= 1 || cli_global.verbose) {
-        (void)fprintf(stderr, "attnplug: %s%s\n", level == 1 ? "warning: " : "", text);
-    }
-}
-
 static attn_status pipeline_open(struct encode_arguments *a, attn_registry *registry,
                                  attn_sag **sag, attn_error *err)
 {
-    attn_sag_open_options o = {.size = sizeof o, .flags = ATTN_SAG_PROMPTS_ONLY, .log = log_print};
+    attn_sag_open_options o = {.size = sizeof o, .flags = ATTN_SAG_PROMPTS_ONLY, .log = cli_log};
     attn_status status = ATTN_OK;
     for (size_t i = 0; i < SUBJECTS && !status; i++) {
         status = subjects[i]->load ? subjects[i]->load(&a->sag, err) : ATTN_OK;
@@ -123,7 +115,7 @@ static attn_status encode(struct encode_arguments *a, attn_sag *sag, attn_error 
         attn_sag_encode(sag, a->prompts.items, a->prompts.n, (uint32_t)a->clip_skip, &embeds,
                         warning, sizeof warning, err);
     if (*warning) {
-        log_print(NULL, 1, warning);
+        cli_log(NULL, 1, warning);
     }
     if (!status) {
         status = negatives_encode(a, sag, &negatives, err);

@@ -26,14 +26,6 @@ static void signals_set(struct sigaction *before_int, struct sigaction *before_t
     sigaction(SIGTERM, &action, before_term);
 }
 
-static void log_print(void *ctx, int32_t level, const char *text)
-{
-    (void)ctx;
-    if (level <= 1 || cli_global.verbose) {
-        (void)fprintf(stderr, "attnplug: %s%s\n", level == 1 ? "warning: " : "", text);
-    }
-}
-
 /* What a step's callback needs, and what went wrong in it. */
 struct watch {
     struct progress progress;
@@ -65,7 +57,7 @@ static attn_status inputs_load(struct sag_arguments *a, attn_error *err)
 static attn_status pipeline_open(struct sag_arguments *a, attn_registry *registry, attn_sag **sag,
                                  attn_error *err)
 {
-    attn_sag_open_options o = {.size = sizeof o, .log = log_print};
+    attn_sag_open_options o = {.size = sizeof o, .log = cli_log};
     for (size_t i = 0; i < sag_n_subjects; i++) {
         if (sag_subjects[i]->open) {
             sag_subjects[i]->open(a, &o);
@@ -136,7 +128,7 @@ static int sag_do(struct sag_arguments *a)
     }
     if (!status && !code) {
         if (*result.warning) {
-            log_print(NULL, 1, result.warning);
+            cli_log(NULL, 1, result.warning);
         }
         const struct made made = {&result, attn_sag_scheduler(sag)};
         code = output_write(a, &made);
