@@ -80,7 +80,7 @@ static double forward_time(attn_sag *sag, int64_t batch, int64_t side, const att
     double times[FORWARDS];
     const int64_t shape[] = {batch, embeds->shape[1], embeds->shape[2]};
     size_t n = (size_t)(shape[1] * shape[2]);
-    float *all = malloc((size_t)batch * n * sizeof *all);
+    float *all = calloc((size_t)batch * n, sizeof *all);
     for (int64_t b = 0; b < batch && all; b++)
         memcpy(all + (size_t)b * n, embeds->data, n * sizeof *all);
     const attn_tensor host = host_f32(all, 3, shape);
