@@ -44,7 +44,7 @@ static void fail_value(struct config *c, attn_status status, const char *key, co
 }
 
 /* The value of a key, NULL where it is not set or something failed before. */
-static const json_t *config_value(struct config *c, const char *key)
+const json_t *config_value(struct config *c, const char *key)
 {
     const json_t *value = json_object_get(c->root, key);
     if (json_object_set_new(c->asked, key, json_true()) != 0 && c->status == ATTN_OK) {
@@ -119,6 +119,18 @@ attn_status config_open_source(const struct model_source *source, struct config 
         config_close(c);
         return status;
     }
+    *out = c;
+    return ATTN_OK;
+}
+
+attn_status config_open_json(json_t *root, const char *path, struct config **out, attn_error *err)
+{
+    struct config *c = NULL;
+    attn_status status = make(strdup(path), path, &c, err);
+    if (status != ATTN_OK) {
+        return status;
+    }
+    c->root = json_incref(root);
     *out = c;
     return ATTN_OK;
 }
@@ -263,6 +275,19 @@ void config_bools_each(struct config *c, const char *key, int32_t fallback, uint
         if (value && !(item && json_is_boolean(item))) {
             fail_value(c, ATTN_INVALID, key, value, "true or false");
         }
+    }
+}
+
+void config_floats_each(struct config *c, const char *key, uint32_t n, double *out)
+{
+    const json_t *value = config_value(c, key);
+    for (uint32_t i = 0; value && i < n; i++) {
+        const json_t *item = each_item(c, key, value, n, i);
+        if (!item || !json_is_number(item) || !isfinite(json_number_value(item))) {
+            fail_value(c, ATTN_INVALID, key, value, "a number or a list of numbers");
+            return;
+        }
+        out[i] = json_number_value(item);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "error.h"
 #include "model_source.h"
 
+#include <jansson.h>
 #include <stddef.h>
 
 struct config;
@@ -19,6 +20,8 @@ attn_status config_open(const char *folder, struct config **out, attn_error *err
 /* The folder's, or what a checkpoint's shapes say in its place; texts then name the checkpoint. */
 attn_status config_open_source(const struct model_source *source, struct config **out,
                                attn_error *err);
+/* Of a JSON object that somebody else read (borrowed); path is for texts. */
+attn_status config_open_json(json_t *root, const char *path, struct config **out, attn_error *err);
 void config_close(struct config *c); /* NULL does nothing; texts handed out die */
 
 int64_t config_int(struct config *c, const char *key, int64_t fallback, int64_t low, int64_t high);
@@ -36,6 +39,10 @@ void config_ints_each(struct config *c, const char *key, int64_t fallback, int64
 /* One flag for all, or a list of exactly n. */
 void config_bools_each(struct config *c, const char *key, int32_t fallback, uint32_t n,
                        int32_t *out);
+/* One number for all, or a list of exactly n; where the key is not set, out stays as it is. */
+void config_floats_each(struct config *c, const char *key, uint32_t n, double *out);
+/* The value itself, borrowed; NULL where it is not set. */
+const json_t *config_value(struct config *c, const char *key);
 /* Item `index` of a list of texts; fails when the list has not exactly n. */
 const char *config_text_at(struct config *c, const char *key, uint32_t n, uint32_t index);
 

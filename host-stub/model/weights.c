@@ -393,6 +393,13 @@ attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape
     return weights_upload(w, &host, &dtype);
 }
 
+attn_tensor weights_tensor(struct weights *w, uint32_t rank, const int64_t *shape,
+                           const char *format, ...)
+{
+    FORMAT_NAME(name, format);
+    return device_tensor(w, name, "", rank, shape);
+}
+
 void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t in, int32_t bias,
                     const char *format, ...)
 {

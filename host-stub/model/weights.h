@@ -51,6 +51,9 @@ int32_t weights_has(const struct weights *w, const char *format, ...) WEIGHTS_NA
  * bf16): a CPU uses the file's memory.  Absent after a failure. */
 attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape,
                           const char *format, ...) WEIGHTS_NAMED(4);
+/* The same in the compute's own element type. */
+attn_tensor weights_tensor(struct weights *w, uint32_t rank, const int64_t *shape,
+                           const char *format, ...) WEIGHTS_NAMED(4);
 /* <name>.weight [out, in] and, with bias, <name>.bias [out], on the device. */
 void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t in, int32_t bias,
                     const char *format, ...) WEIGHTS_NAMED(6);

@@ -70,7 +70,7 @@ def randomise(module, seed, half=True):
             x = 1 + 0.2 * x
         elif p.ndim == 1:
             x = 0.1 * x
-        elif "embedding" in name.split(".")[-2]:
+        elif "embedding" in name.rpartition(".")[0].rpartition(".")[2]:
             x = 0.5 * x
         else:
             x = x / np.sqrt(np.prod(p.shape[1:]))
