@@ -17,6 +17,7 @@ struct model_source {
     const char *variant; /* "fp16": <base>.fp16.safetensors is taken where it is there; or NULL */
     const struct checkpoint *checkpoint; /* outlives what is read from it */
     enum model_part part;                /* of the checkpoint */
+    const char *file; /* one .safetensors file, its names as they are, in place of all above */
 };
 
 #endif

@@ -314,6 +314,13 @@ static attn_status checkpoint_read(struct tensor_set *set, const struct model_so
                      : no_memory(safetensors_path(t.file), err);
 }
 
+static attn_status file_read(struct tensor_set *set, const struct model_source *source,
+                             attn_error *err)
+{
+    set->path = strdup(source->file);
+    return set->path ? one_file(set, err) : no_memory(source->file, err);
+}
+
 /* -- the set --------------------------------------------------------------------------------- */
 
 attn_status tensor_set_open(const struct model_source *source, const char *base,
@@ -324,8 +331,9 @@ attn_status tensor_set_open(const struct model_source *source, const char *base,
     if (!set) {
         return no_memory(base, err);
     }
-    status = source->checkpoint ? checkpoint_read(set, source, err)
-                                : folder_read(set, source, base, err);
+    status = source->file         ? file_read(set, source, err)
+             : source->checkpoint ? checkpoint_read(set, source, err)
+                                  : folder_read(set, source, base, err);
     if (status == ATTN_OK) {
         status = entries_sort(set, err);
     }

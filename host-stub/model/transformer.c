@@ -75,7 +75,7 @@ void transformer_build(struct weights *w, struct transformer *t,
 
 /* x += attention(norm(x)). */
 static void add_attention(attn_work *w, const attn_norm *norm, struct layer *layer,
-                          const struct transformer_call *call, int32_t cross,
+                          const struct transformer_call *call, int32_t cross, int32_t images,
                           const attn_tensor *key_mass, const attn_tensor *x)
 {
     const uint64_t mark = work_mark(w);
@@ -88,6 +88,10 @@ static void add_attention(attn_work *w, const attn_norm *norm, struct layer *lay
     if (cross) {
         run.encoder = *call->encoder;
         run.flags = call->same_encoder ? ATTN_LAYER_CALL_SAME : 0;
+    }
+    if (images) {
+        run.images = call->images;
+        run.n_images = call->n_images;
     }
     if (key_mass) {
         run.key_mass = *key_mass;
@@ -127,8 +131,8 @@ void transformer_forward(attn_work *w, const struct transformer *t,
     for (int64_t i = 0; i < t->n_blocks; i++) {
         const struct transformer_block *b = &t->blocks[i];
         const attn_tensor *key_mass = i == 0 ? call->key_mass : NULL;
-        add_attention(w, &b->norm1, b->attn1, call, t->only_cross, key_mass, &hidden);
-        add_attention(w, &b->norm2, b->attn2, call, 1, NULL, &hidden);
+        add_attention(w, &b->norm1, b->attn1, call, t->only_cross, 0, key_mass, &hidden);
+        add_attention(w, &b->norm2, b->attn2, call, 1, 1, NULL, &hidden);
         add_feed_forward(w, b, &hidden);
     }
     work_api(w)->linear(w, &hidden, &t->proj_out, &add, &tokens);

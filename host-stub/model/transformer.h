@@ -46,6 +46,8 @@ struct transformer_call {
     const attn_tensor *key_mass; /* wanted of the first block's self-attention, or NULL */
     const attn_param *params;    /* n_params runtime values for the processors */
     uint32_t n_params;
+    uint32_t n_images;
+    const attn_tensor *images; /* n_images image prompts for attn2: [B, images, tokens, channels] */
 };
 
 /* x [B,H,W,C] is changed in place. */

@@ -278,7 +278,9 @@ static attn_status forward(attn_work *w, struct unet *u, const struct unet_call 
     const struct transformer_call attend = {.encoder = &call->encoder,
                                             .same_encoder = call->same_encoder,
                                             .params = call->params,
-                                            .n_params = call->n_params};
+                                            .n_params = call->n_params,
+                                            .images = call->images,
+                                            .n_images = call->n_images};
     struct transformer_call attend_mid = attend;
     struct skips skips = {.n = 1};
     attn_tensor time;

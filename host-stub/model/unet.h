@@ -39,12 +39,16 @@ struct unet_call {
     attn_tensor out;      /* [B, h, w, out] */
     attn_tensor
         key_mass; /* [B, mid tokens] fp32 from the mid block's first self-attention, or absent */
-    int32_t same_encoder;     /* encoder is what it was in this shape's previous real run */
+    int32_t
+        same_encoder; /* encoder and images are what they were in this shape's previous real run */
     const attn_param *params; /* n_params runtime values for every processor: diffusers'
                                  cross_attention_kwargs */
     uint32_t n_params;
     uint32_t n_scales;
     const float *scales; /* n_scales: what low-rank terms are multiplied by, one for each LoRA */
+    uint32_t n_images;
+    const attn_tensor *images; /* n_images image prompts, one for each IP-Adapter: [B, images,
+                                  tokens, cross_dim] */
 };
 
 /* In a pass of the caller's: dry it plans, real it computes. */

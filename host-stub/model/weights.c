@@ -251,6 +251,23 @@ int32_t weights_has(const struct weights *w, const char *format, ...)
     return tensor_set_find(w->tensors, name, &index);
 }
 
+int32_t weights_shape(const struct weights *w, uint32_t rank, int64_t *shape, const char *format,
+                      ...)
+{
+    const safetensors_tensor *t;
+    size_t index;
+    FORMAT_NAME(name, format);
+    if (!tensor_set_find(w->tensors, name, &index)) {
+        return 0;
+    }
+    t = tensor_set_at(w->tensors, index);
+    if (t->rank != rank || t->bytes == 0) {
+        return 0;
+    }
+    memcpy(shape, t->shape, rank * sizeof(*shape));
+    return 1;
+}
+
 static void shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
 {
     size_t used = (size_t)snprintf(text, SHAPE_BYTES, "[");

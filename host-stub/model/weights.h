@@ -47,6 +47,10 @@ void *weights_alloc(struct weights *w, size_t count, size_t size);
 const char *weights_name(struct weights *w, const char *format, ...) WEIGHTS_NAMED(2);
 int32_t weights_has(const struct weights *w, const char *format, ...) WEIGHTS_NAMED(2);
 
+/* The shape of a tensor as the file has it; 0 where there is none of that name and rank. */
+int32_t weights_shape(const struct weights *w, uint32_t rank, int64_t *shape, const char *format,
+                      ...) WEIGHTS_NAMED(4);
+
 /* A tensor of exactly this shape on the device, of the file's own element type (fp32, fp16 or
  * bf16): a CPU uses the file's memory.  Absent after a failure. */
 attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape,
