@@ -41,9 +41,16 @@ typedef struct {
     const char *token; /* how prompts call it; NULL: as the file says */
 } attn_sag_inversion;
 
+/* An IP-Adapter (plain, Plus or full): pictures as prompts. */
+typedef struct {
+    const char *file; /* .safetensors with the names of its first publication */
+    double scale;     /* of what the pictures add; 1: as it was trained */
+} attn_sag_ip_adapter;
+
 typedef struct {
     uint32_t size;      /* sizeof(attn_sag_open_options) */
-    uint32_t flags;     /* ATTN_SAG_EMA, ATTN_SAG_PROMPTS_ONLY, ATTN_SAG_LORA_IGNORE_UNKNOWN; 0 */
+    uint32_t flags;     /* ATTN_SAG_EMA, ATTN_SAG_PROMPTS_ONLY, ATTN_SAG_LORA_IGNORE_UNKNOWN,
+                           ATTN_SAG_NO_SAFETY_CHECKER; 0 */
     const char *model;  /* a folder in diffusers' format, or one .safetensors file with a whole
                            Stable Diffusion 1.x or 2.x model under its original names */
     const char *device; /* "cpu" (default) */
@@ -75,6 +82,10 @@ typedef struct {
     uint32_t n_loras, n_inversions;
     const char *custom_diffusion; /* weights of Custom Diffusion: a file, or a folder that has
                                      pytorch_custom_diffusion_weights.safetensors; NULL */
+    const attn_sag_ip_adapter *ip_adapters; /* n_ip_adapters, at most 32, that act at once; NULL */
+    uint32_t n_ip_adapters, reserved;
+    const char *image_encoder; /* the folder of CLIP's image encoder for IP-Adapters; NULL: the
+                                  model's image_encoder, else the one beside the first adapter */
 } attn_sag_open_options;
 /* Of a single file that has them, the UNet's averaged weights (model_ema.*). */
 #define ATTN_SAG_EMA 1u
@@ -82,6 +93,8 @@ typedef struct {
 #define ATTN_SAG_PROMPTS_ONLY 2u
 /* Tensors of LoRA files that fit nothing in the model are told to `log`; else they are an error. */
 #define ATTN_SAG_LORA_IGNORE_UNKNOWN 4u
+/* Without the safety checker that the model's folder has. */
+#define ATTN_SAG_NO_SAFETY_CHECKER 8u
 
 /* registry outlives the pipeline. Errors name the file and what was expected. [any]
  *
@@ -100,6 +113,14 @@ ATTN_API void attn_sag_close(attn_sag *sag);
  * the thread of attn_sag_run. */
 typedef int32_t (*attn_sag_callback)(void *ctx, uint32_t step, uint32_t n_steps, float timestep,
                                      const attn_tensor *latents);
+
+/* A picture as a prompt: one of file and pixels. */
+typedef struct {
+    uint32_t adapter; /* which of ip_adapters sees it, from 0; each has one picture or several */
+    uint32_t reserved;
+    const char *file;          /* PNG, JPEG or WebP */
+    const attn_tensor *pixels; /* host bytes [height, width, 3], contiguous */
+} attn_sag_image_prompt;
 
 /* diffusers' arguments of the call, under its names; lists are arrays with their lengths. */
 typedef struct {
@@ -138,6 +159,14 @@ typedef struct {
     const attn_param *cross_attention_kwargs; /* runtime values for every processor of the UNet in
                                            both passes: "scale" of LoRA, which the text encoder's
                                            takes too, and what else a processor takes */
+    const attn_sag_image_prompt *ip_adapter_image; /* n_ip_adapter_image, for all prompts; NULL */
+    const attn_tensor *ip_adapter_image_embeds;    /* in place of pictures, one for each adapter:
+                                    host fp32, contiguous, of what the image encoder gives: [2,
+                                    pictures, width] (plain) or [2, pictures, tokens, width]
+                                    (hidden_states[-2]), negative ones first; [1, ..] without
+                                    guidance, and for plain adapters, whose negative ones are 0;
+                                    NULL */
+    uint32_t n_ip_adapter_image, n_ip_adapter_image_embeds;
 } attn_sag_run_options;
 #define ATTN_SAG_SET_GUIDANCE 1u
 #define ATTN_SAG_SET_SAG      2u
@@ -162,8 +191,13 @@ typedef struct {
     double seconds_steps;  /* the denoising loop */
     double seconds_decode;
     const char *warning; /* "" or one line: what a prompt over 77 tokens lost */
+    const uint8_t *nsfw; /* [n_images] ATTN_SAG_NOT_CHECKED, _CLEAN, or _FLAGGED: what the safety
+                            checker said; flagged images are black */
     void *owner;
 } attn_sag_result;
+#define ATTN_SAG_NOT_CHECKED 0u /* no checker, or output_type "latent" */
+#define ATTN_SAG_CLEAN       1u
+#define ATTN_SAG_FLAGGED     2u
 
 /* [owner], but attn_sag_cancel is [any]. ATTN_CANCELLED when stopped; nothing is left behind. */
 ATTN_API attn_status attn_sag_run(attn_sag *sag, const attn_sag_run_options *options,

@@ -1,5 +1,7 @@
 /* sag_components.c: a model's parts, loaded once for any number of pipelines. */
 #include "sag_adapters.h"
+#include "sag_image_prompts.h"
+#include "sag_safety.h"
 
 #include <fnmatch.h>
 #include <stdlib.h>
@@ -10,6 +12,7 @@
 struct chooser {
     const attn_sag_open_options *options;
     struct custom_diffusion *custom;
+    struct image_prompts *pictures;
     uint32_t *matches; /* layers that each processor option's glob matched */
 };
 
@@ -31,13 +34,15 @@ static attn_status processor_choose(void *ctx, const char *layer, attn_layer_spe
     if (!spec->op) {
         spec->op = o->op;
     }
-    return custom_diffusion_choose(chooser->custom, layer, named, spec, err);
+    attn_status status = custom_diffusion_choose(chooser->custom, layer, named, spec, err);
+    return status ? status : image_prompts_choose(chooser->pictures, layer, spec, err);
 }
 
 static attn_status unet_begin(void *ctx, int64_t cross_dim, attn_error *err)
 {
     const struct chooser *chooser = ctx;
-    return custom_diffusion_family(chooser->custom, cross_dim, err);
+    attn_status status = custom_diffusion_family(chooser->custom, cross_dim, err);
+    return status ? status : image_prompts_family(chooser->pictures, cross_dim, err);
 }
 
 /* A name that matches no layer is most likely misspelt, and would change nothing silently. */
@@ -93,7 +98,7 @@ static attn_status text_load(struct sag_components *m, const char *op, attn_erro
 static attn_status unet_load(struct sag_components *m, const attn_sag_open_options *o,
                              attn_error *err)
 {
-    struct chooser chooser = {.options = o, .custom = m->custom};
+    struct chooser chooser = {.options = o, .custom = m->custom, .pictures = m->pictures};
     struct unet_processors processors = {
         .begin = unet_begin, .choose = processor_choose, .ctx = &chooser, .loras = m->loras};
     struct model_source source;
@@ -107,6 +112,9 @@ static attn_status unet_load(struct sag_components *m, const attn_sag_open_optio
     }
     if (!status) {
         status = matches_check(&chooser, err);
+    }
+    if (!status) {
+        status = image_prompts_done(m->pictures, err);
     }
     free(chooser.matches);
     free(folder);
@@ -166,6 +174,12 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
         status = inversions_load(m, o, err);
     }
     if (!status && whole) {
+        status = safety_open(m, o, err);
+    }
+    if (!status && whole) {
+        status = image_prompts_open(m, o, err);
+    }
+    if (!status && whole) {
         status = unet_load(m, o, err);
     }
     if (!status && whole) {
@@ -208,6 +222,8 @@ void components_leave(struct sag_components *m)
     }
     vae_close(m->vae);
     unet_close(m->unet);
+    image_prompts_close(m->pictures); /* the UNet's layers have weights of it */
+    safety_close(m->safety);
     text_encoder_close(m->text);
     custom_diffusion_close(m->custom);
     lora_set_close(m->loras);

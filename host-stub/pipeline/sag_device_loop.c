@@ -172,6 +172,8 @@ static void predict(attn_work *w, const struct loop *l, const attn_tensor *sampl
                     const attn_tensor *key_mass, const attn_tensor *out)
 {
     const struct sag_job *job = l->job;
+    attn_tensor pictures[IMAGE_PROMPTS];
+    job_pictures(job, sample->shape[0], pictures);
     struct unet_call call = {.sample = *sample,
                              .timestep = *time,
                              .encoder = *encoder,
@@ -180,7 +182,9 @@ static void predict(attn_work *w, const struct loop *l, const attn_tensor *sampl
                              .params = job->o.cross_attention_kwargs,
                              .n_params = job->o.n_cross_attention_kwargs,
                              .scales = job->lora_scales,
-                             .n_scales = lora_set_count(job->sag->components->loras)};
+                             .n_scales = lora_set_count(job->sag->components->loras),
+                             .images = pictures,
+                             .n_images = job->n_pictures};
     if (key_mass) {
         call.key_mass = *key_mass;
     }
@@ -265,6 +269,7 @@ struct step_key {
     uint64_t steps, inputs, lags, settings;
     struct linear_input input[LINEAR_INPUTS];
     float scales[MOST_SCALES]; /* of LoRAs */
+    struct picture_key pictures;
 };
 
 static attn_status step_run(attn_work *w, struct loop *l, size_t step)
@@ -278,6 +283,7 @@ static attn_status step_run(attn_work *w, struct loop *l, size_t step)
     key.steps = job->steps;
     key.inputs = l->run.n_inputs;
     key.lags = l->run.lags;
+    pictures_key(job->picture_embeds, job->n_pictures, &key.pictures);
     key.settings = (uint64_t)job->attended | (uint64_t)job->guided << 1;
     for (size_t i = 0; i < l->run.n_inputs; i++) {
         key.input[i].kind = l->run.inputs[i].kind;

@@ -1,5 +1,5 @@
 /* sag_job.c: one run's arrays: embeddings, start latents, and room for every step. */
-#include "sag_private.h"
+#include "sag_image_prompts.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -38,11 +38,13 @@ static attn_status arrays_take(struct sag_job *job)
     job->mask = job_take(job, cells);
     job->embeds =
         floats(job, (size_t)(job->guided ? 2 : 1) * images * (size_t)(job->tokens * job->dim));
+    job->nsfw = calloc(images + 1, 1);
     job->n_generators = job->o.n_seeds > 1 ? job->o.n_seeds : 1;
     job->generators = calloc(job->n_generators, sizeof *job->generators);
     if (!job->start || !job->input || !job->output || !job->predicted || !job->clean ||
         !job->noise || !job->degraded || !job->reference || !job->scratch || !job->mass ||
-        !job->masses || !job->times || !job->mask || !job->embeds || !job->generators) {
+        !job->masses || !job->times || !job->mask || !job->embeds || !job->generators ||
+        !job->nsfw) {
         return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures of %lld x %lld",
                          (long long)job->images, (long long)job->width, (long long)job->height);
     }
@@ -164,6 +166,9 @@ attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_opt
         status = embeds_fill(job);
     }
     if (!status) {
+        status = job_see(job);
+    }
+    if (!status) {
         start_fill(job);
         job->seconds_encode = seconds_now() - began;
     }
@@ -174,6 +179,10 @@ void job_end(struct sag_job *job)
 {
     struct compute *c = job->sag->compute;
     c->api->unload(c, &job->encoder);
+    for (uint32_t i = 0; i < job->n_pictures; i++) {
+        c->api->unload(c, &job->picture_embeds[i]);
+        free(job->pictures[i].data);
+    }
     compute_gave(c, job->bytes);
     if (job->linear) {
         linear_free(job->linear);
@@ -182,7 +191,7 @@ void job_end(struct sag_job *job)
     void *arrays[] = {job->embeds,     job->start,  job->input,    job->output,    job->predicted,
                       job->clean,      job->noise,  job->degraded, job->reference, job->scratch,
                       job->mass,       job->masses, job->times,    job->mask,      job->pixels,
-                      job->generators, job->warning};
+                      job->generators, job->warning, job->nsfw};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         free(arrays[i]);
     }

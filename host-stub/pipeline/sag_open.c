@@ -20,6 +20,9 @@ static attn_status sharing_check(const attn_sag_open_options *o, attn_error *err
                    {"loras", o->n_loras != 0},
                    {"inversions", o->n_inversions != 0},
                    {"custom_diffusion", o->custom_diffusion != NULL},
+                   {"ip_adapters", o->n_ip_adapters != 0},
+                   {"image_encoder", o->image_encoder != NULL},
+                   {"ATTN_SAG_NO_SAFETY_CHECKER", (o->flags & ATTN_SAG_NO_SAFETY_CHECKER) != 0},
                    {"ATTN_SAG_EMA", (o->flags & ATTN_SAG_EMA) != 0},
                    {"ATTN_SAG_PROMPTS_ONLY", (o->flags & ATTN_SAG_PROMPTS_ONLY) != 0}};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {

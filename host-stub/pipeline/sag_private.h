@@ -35,6 +35,8 @@ struct sag_components {
     struct vae *vae;
     struct lora_set *loras;          /* NULL: none; the models have their terms from it */
     struct custom_diffusion *custom; /* NULL: none */
+    struct image_prompts *pictures;  /* IP-Adapters; NULL: none */
+    struct safety *safety;           /* NULL: none */
 };
 
 struct attn_sag {
@@ -55,6 +57,8 @@ struct attn_sag {
     void (*log)(void *ctx, int32_t level, const char *text);
     void *log_ctx;
 };
+
+enum { IMAGE_PROMPTS = 32 }; /* as many adapters as the processor ip_adapter takes */
 
 enum output_type { OUTPUT_NP, OUTPUT_PT, OUTPUT_PIL, OUTPUT_LATENT };
 
@@ -83,6 +87,10 @@ struct sag_job {
     float *embeds;             /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
     attn_tensor encoder;       /* all of them at the device */
     attn_tensor encoder_sag;   /* those of the degraded pass: the first `images` */
+    uint32_t n_pictures; /* IP-Adapters; of each the tokens [as embeds][pictures][tokens][dim] */
+    attn_tensor pictures[IMAGE_PROMPTS];       /* at the host */
+    attn_tensor picture_embeds[IMAGE_PROMPTS]; /* at the device */
+    uint8_t *nsfw;             /* [images] what the safety checker said */
     float *start;              /* latents; then the result of each step */
     float *input;              /* [2 all] what the UNet is shown, channels last */
     float *output;             /* [2 all] what it answers, channels last, then first */
@@ -145,6 +153,14 @@ attn_status job_plan(struct sag_job *job);
  * it was at this batch's last prediction. */
 attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
                          const attn_tensor *encoder, int32_t mass, int32_t same);
+/* The image prompts of a pass over `batch` images: the first job->n_pictures of `pictures`. */
+void job_pictures(const struct sag_job *job, int64_t batch, attn_tensor *pictures);
+/* What a recording of the UNet depends on of them. */
+struct picture_key {
+    const void *data[IMAGE_PROMPTS];
+    int64_t tokens[IMAGE_PROMPTS];
+};
+void pictures_key(const attn_tensor *pictures, uint32_t n, struct picture_key *key);
 /* Latents of `batch` images to pixels [batch, height, width, 3], 0 to 1. */
 attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
                           float *pixels);

@@ -1,5 +1,5 @@
 /* sag_run.c: one run from options to result. */
-#include "sag_private.h"
+#include "sag_safety.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +18,7 @@ struct owned {
     float *latents, *masses;
     void *pixels;
     char *warning;
+    uint8_t *nsfw;
 };
 
 /* numpy's round, halves to even, as diffusers' numpy_to_pil has it; in place. */
@@ -80,6 +81,9 @@ static attn_status job_decode(struct sag_job *job)
                                (float *)job->pixels + (size_t)i * each);
     }
     if (!status) {
+        status = job_check(job);
+    }
+    if (!status) {
         status = pixels_convert(job);
     }
     job->seconds_decode = seconds_now() - began;
@@ -107,7 +111,7 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
     }
     const int64_t latents[4] = {job->images, job->channels, job->h, job->w};
     const int64_t masses[3] = {(int64_t)job->steps, job->images, job->mid_h * job->mid_w};
-    *owned = (struct owned){job->start, job->masses, job->pixels, job->warning};
+    *owned = (struct owned){job->start, job->masses, job->pixels, job->warning, job->nsfw};
     attn_sag_result r = {.size = result->size,
                          .n_images = (uint32_t)job->images,
                          .latents = host_f32(job->start, 4, latents),
@@ -116,6 +120,7 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
                          .seconds_steps = job->seconds_steps,
                          .seconds_decode = job->seconds_decode,
                          .warning = job->warning ? job->warning : "",
+                         .nsfw = job->nsfw,
                          .owner = owned};
     if (job->attended) {
         r.key_mass = host_f32(job->masses, 3, masses);
@@ -128,6 +133,7 @@ static attn_status result_fill(struct sag_job *job, attn_sag_result *result)
     job->masses = NULL;
     job->pixels = NULL;
     job->warning = NULL;
+    job->nsfw = NULL;
     return ATTN_OK;
 }
 
@@ -181,6 +187,7 @@ void attn_sag_result_free(attn_sag_result *result)
     free(owned->masses);
     free(owned->pixels);
     free(owned->warning);
+    free(owned->nsfw);
     free(owned);
     *result = (attn_sag_result){.size = result->size, .warning = ""};
 }

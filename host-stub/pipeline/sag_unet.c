@@ -56,6 +56,23 @@ static attn_status prediction_queue(attn_work *w, void *arg)
     return unet_forward(w, p->unet, &p->call);
 }
 
+void job_pictures(const struct sag_job *job, int64_t batch, attn_tensor *pictures)
+{
+    for (uint32_t i = 0; i < job->n_pictures; i++) {
+        pictures[i] = job->picture_embeds[i];
+        pictures[i].shape[0] = batch; /* negative ones come first, as in job->encoder */
+    }
+}
+
+void pictures_key(const attn_tensor *pictures, uint32_t n, struct picture_key *key)
+{
+    memset(key, 0, sizeof *key);
+    for (uint32_t i = 0; i < n; i++) {
+        key->data[i] = pictures[i].data;
+        key->tokens[i] = pictures[i].shape[1] * pictures[i].shape[2];
+    }
+}
+
 /* Once keys and values of the embeddings are kept, a prediction is the same work at each step. */
 static attn_status prediction_run(attn_work *w, struct prediction *p)
 {
@@ -63,7 +80,8 @@ static attn_status prediction_run(attn_work *w, struct prediction *p)
     struct {
         const void *unet, *encoder;
         double params[MOST_PARAMS], scales[MOST_PARAMS];
-    } key = {p->unet, p->call.encoder.data, {0}, {0}};
+        struct picture_key pictures;
+    } key = {p->unet, p->call.encoder.data, {0}, {0}, {{0}, {0}}};
     char name[64];
     if (!api->replay || (!work_dry(w) && !p->call.same_encoder) || p->call.n_params > MOST_PARAMS ||
         p->call.n_scales > MOST_PARAMS) {
@@ -73,6 +91,7 @@ static attn_status prediction_run(attn_work *w, struct prediction *p)
         const attn_param *param = &p->call.params[i];
         key.params[i] = param->kind == ATTN_PARAM_INT ? (double)param->i : param->f;
     }
+    pictures_key(p->call.images, p->call.n_images, &key.pictures);
     for (uint32_t i = 0; i < p->call.n_scales; i++) {
         key.scales[i] = p->call.scales[i];
     }
@@ -88,6 +107,8 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
     const int64_t shape[4] = {batch, job->h, job->w, job->channels};
     const int64_t cells[2] = {batch, job->mid_h * job->mid_w};
     uint64_t mark = work_mark(w);
+    attn_tensor pictures[IMAGE_PROMPTS];
+    job_pictures(job, batch, pictures);
     struct prediction p = {.unet = job->sag->unet,
                            .call = {
                                .sample = work_take(w, NULL, 4, shape),
@@ -99,6 +120,8 @@ attn_status unet_predict(attn_work *w, struct sag_job *job, int64_t batch,
                                .n_params = job->o.n_cross_attention_kwargs,
                                .scales = job->lora_scales,
                                .n_scales = lora_set_count(job->sag->components->loras),
+                               .images = pictures,
+                               .n_images = job->n_pictures,
                            }};
     attn_tensor input = host_f32(job->input, 4, shape);
     attn_tensor times = host_f32(job->times, 1, shape);
@@ -239,6 +262,9 @@ attn_status job_plan(struct sag_job *job)
     }
     if (!status) {
         status = c->api->upload(c, &embeds, NULL, &job->encoder, job->err);
+    }
+    for (uint32_t i = 0; i < job->n_pictures && !status; i++) {
+        status = c->api->upload(c, &job->pictures[i], NULL, &job->picture_embeds[i], job->err);
     }
     if (status) {
         return status;
