@@ -77,6 +77,16 @@ struct adapters_options {
     uint32_t n_copies;
 };
 
+struct image_prompt_options {
+    cli_texts adapter_texts, image_texts;
+    const char *encoder, *embeds_file;
+    attn_sag_ip_adapter adapters[CLI_MAX_TEXTS]; /* adapter_texts.n */
+    char *copies[CLI_MAX_TEXTS];                 /* what adapters point to */
+    attn_sag_image_prompt images[CLI_MAX_TEXTS]; /* image_texts.n */
+    attn_tensor embeds[CLI_MAX_TEXTS];           /* n_embeds, loaded */
+    uint32_t n_embeds;
+};
+
 struct safety_options {
     bool without;
 };
@@ -94,6 +104,7 @@ struct sag_arguments {
     struct model_options model;
     struct attention_options attention;
     struct adapters_options adapters;
+    struct image_prompt_options image_prompt;
     struct safety_options safety;
     struct output_options output;
 };
@@ -138,6 +149,9 @@ int count_check(const char *name, int64_t value, int64_t low);
  * where it is optional and missing. */
 attn_status tensor_load(const char *path, const char *name, bool optional, attn_tensor *out,
                         attn_error *err);
+/* options_adapters.c: cuts ":number" off the end; false where there is none: a colon in a file's
+ * name stays. */
+bool number_cut(char *text, double *number);
 /* The built-in model's folder, for the caller to free; NULL where it is not installed. */
 char *model_find(void);
 

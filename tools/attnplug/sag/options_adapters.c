@@ -34,8 +34,7 @@ static char *copy_keep(struct adapters_options *a, const char *text)
     return copy;
 }
 
-/* Cuts ":number" off the end; false where there is none: a colon in a file's name stays. */
-static bool number_cut(char *text, double *number)
+bool number_cut(char *text, double *number)
 {
     char *colon = strrchr(text, ':');
     char *end = NULL;

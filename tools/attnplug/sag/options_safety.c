@@ -1,9 +1,6 @@
 /* options_safety.c: the safety checker that a model may come with. */
 #include "options.h"
 
-#include <stdlib.h>
-#include <unistd.h>
-
 static size_t rows(struct sag_arguments *a, cli_option *rows)
 {
     rows[0] = (cli_option){"no-safety-checker", CLI_FLAG, &a->safety.without, NULL,
@@ -11,25 +8,9 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
     return 1;
 }
 
-/* A model that comes with a checker is not used without it unless that was asked for. */
-static attn_status load(struct sag_arguments *a, attn_error *err)
+static void open_(struct sag_arguments *a, attn_sag_open_options *o)
 {
-    char *path = NULL;
-    attn_status status = ATTN_OK;
-    if (a->safety.without) {
-        return ATTN_OK;
-    }
-    if (asprintf(&path, "%s/safety_checker", a->model.folder) < 0) {
-        return attn_fail(err, ATTN_NOMEM, "out of memory");
-    }
-    if (access(path, F_OK) == 0) {
-        status = attn_fail(err, ATTN_UNSUPPORTED,
-                           "%s: the safety checker is not supported by this version;"
-                           " --no-safety-checker uses the model without it",
-                           path);
-    }
-    free(path);
-    return status;
+    o->flags |= a->safety.without ? ATTN_SAG_NO_SAFETY_CHECKER : 0;
 }
 
-const struct sag_subject sag_safety = {.name = "Safety", .rows = rows, .load = load};
+const struct sag_subject sag_safety = {.name = "Safety", .rows = rows, .open = open_};

@@ -135,6 +135,21 @@ static int part_write(const struct sag_arguments *a, const struct made *m, uint3
     return status ? cli_fail("%s", err.text) : 0;
 }
 
+/* One line a picture, where there was a checker or everything is to be said. */
+static void safety_tell(const attn_sag_result *r)
+{
+    static const char *const said[] = {[ATTN_SAG_NOT_CHECKED] = "not checked",
+                                       [ATTN_SAG_CLEAN] = "no",
+                                       [ATTN_SAG_FLAGGED] = "yes, so it is black; another prompt or"
+                                                            " seed may give one that is not"};
+    for (uint32_t i = 0; i < r->n_images; i++) {
+        if (r->nsfw[i] != ATTN_SAG_NOT_CHECKED || cli_global.verbose) {
+            (void)fprintf(stderr, "attnplug: picture %u flagged by the safety checker: %s\n", i,
+                          said[r->nsfw[i]]);
+        }
+    }
+}
+
 int output_write(const struct sag_arguments *a, const struct made *m)
 {
     ATTN_ERROR_ON(err, 4608);
@@ -143,6 +158,7 @@ int output_write(const struct sag_arguments *a, const struct made *m)
     bool each = strcmp(o->type, "png") == 0 || pattern_numbered(o->pattern);
     uint32_t n = each ? 1 : r->n_images;
     int status = 0;
+    safety_tell(r);
     for (uint32_t i = 0; i < r->n_images && !status; i += n) {
         status = part_write(a, m, i, n);
     }
