@@ -82,8 +82,18 @@ static attn_status safety_load(struct sag_components *m, const char *folder, att
     if (!m->safety) {
         return attn_fail(err, ATTN_NOMEM, "no memory for a safety checker");
     }
-    attn_status status = safety_checker_open(m->compute, &source, m->op, &m->safety->checker, err);
-    return status ? status : processor_load(m, m->safety, err);
+    char text[1024] = "";
+    attn_error inner = {sizeof inner, sizeof text, text, 0};
+    attn_status status =
+        safety_checker_open(m->compute, &source, m->op, &m->safety->checker, &inner);
+    if (!status) {
+        status = processor_load(m, m->safety, &inner);
+    }
+    return status ? attn_fail(err, status,
+                              "%s; ATTN_SAG_NO_SAFETY_CHECKER (--no-safety-checker) uses the model"
+                              " without its safety checker",
+                              text)
+                  : ATTN_OK;
 }
 
 static void warn(const struct sag_components *m, const attn_sag_open_options *o)

@@ -5,7 +5,6 @@
 
 static void test_usage(void **state)
 {
-    static const char *const unsupported[] = {"ip-adapter-image", "ip-adapter", "image-encoder"};
     (void)state;
     assert_int_equal(run("--help"), 0);
     assert_non_null(strstr(out_text, "--negative-prompt"));
@@ -14,11 +13,6 @@ static void test_usage(void **state)
     refused("--promt x", 2, "--promt", "no such option");
     refused("--prompt", 2, "--prompt", "value is missing");
     refused("--prompt x red", 2, "red", "not expected");
-    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
-        char arguments[128];
-        snprintf(arguments, sizeof arguments, "--prompt x --%s y", unsupported[i]);
-        refused(arguments, 2, unsupported[i], "not supported");
-    }
 }
 
 static void test_values(void **state)
@@ -37,6 +31,17 @@ static void test_values(void **state)
     refused("--prompt x --output-type gif", 2, "--output-type", "gif");
     refused("--prompt x --op fastest", 2, "--op", "fastest");
     refused("--prompt x --processor nonsense", 2, "--processor", "nonsense");
+    refused("--prompt x --ip-adapter-image a.png", 2, "--ip-adapter-image", "--ip-adapter");
+    refused("--prompt x --image-encoder d", 2, "--image-encoder", "--ip-adapter");
+    refused("--prompt x --ip-adapter a", 2, "--ip-adapter", "--ip-adapter-image");
+    refused("--prompt x --ip-adapter :2", 2, "--ip-adapter", "names no file");
+    refused("--prompt x --ip-adapter a:inf --ip-adapter-image i", 2, "--ip-adapter", "finite");
+    refused("--prompt x --ip-adapter a --ip-adapter b --ip-adapter-image i", 2,
+            "--ip-adapter-image", "1 times for 2");
+    refused("--prompt x --ip-adapter a --ip-adapter-image i --ip-adapter-image-embeds e", 2,
+            "--ip-adapter-image-embeds", "both given");
+    refused("--prompt x --ip-adapter no.safetensors:0.5 --ip-adapter-image i.png", 1,
+            "no.safetensors: ", "No such file");
     refused("--prompt x --processor standard:rank", 2, "rank", "name=value");
     refused("--prompt x --processor math", 2, "math", "--op");
     refused("--prompt x --prompt-embeds y", 2, "--prompt-embeds", "one of them");
@@ -155,17 +160,29 @@ static void test_interrupt(void **state)
     }
 }
 
-/* A model with a safety checker is used without it on demand only. */
+/* A model with a safety checker is looked at by it, and used without it on demand only. */
 static void test_safety_checker(void **state)
 {
-    char command[4096];
+    char command[8192];
     (void)state;
     snprintf(command, sizeof command,
-             "mkdir m && ln -s %s/* m/ && mkdir m/safety_checker && mv m .m", demo_folder);
+             "mkdir m && ln -s %s/* m/ && rm m/model_index.json && mkdir m/safety_checker &&"
+             " mv m .m",
+             demo_folder);
     assert_int_equal(system(command), 0);
     assert_int_equal(quick_run("--model .m"), 1);
     assert_non_null(strstr(err_text, "--no-safety-checker"));
     assert_int_equal(quick_run("--model .m --no-safety-checker"), 0);
+    assert_null(strstr(err_text, "safety checker"));
+    assert_int_equal(quick_run("--model .m --no-safety-checker --verbose"), 0);
+    assert_non_null(strstr(err_text, "picture 0 flagged by the safety checker: not checked"));
+    snprintf(command, sizeof command,
+             "rmdir .m/safety_checker && ln -s %s/../../../tests/golden/models/tiny-image/* .m/",
+             demo_folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(quick_run("--model .m"), 0);
+    assert_non_null(strstr(err_text, "picture 0 flagged by the safety checker: "));
+    assert_null(strstr(err_text, "not checked"));
     assert_int_equal(system("rm -r .m"), 0);
     assert_int_equal(files_clear(), 1);
 }

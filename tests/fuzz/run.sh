@@ -2,16 +2,22 @@
 # run.sh SECONDS [NAME...]: libFuzzer on each harness for that long, from its seeds.  Builds build-fuzz with clang.
 # --coverage [NAME...]: line coverage of each harness's parser instead, by its seeds and what fuzzing
 # here has found beside them (build-fuzz/corpus); fails below 80 %.
-# Names: adapters elf_head safetensors checkpoint layer config scheduler tokenizer settings vocabulary.
+# Names: adapters elf_head safetensors checkpoint layer config picture scheduler tokenizer settings vocabulary.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 export FUZZ_MODEL=$PWD/host-stub/models/emoji-128/tokenizer
 
-all=(adapters elf_head safetensors checkpoint layer config scheduler tokenizer settings vocabulary)
+all=(adapters elf_head safetensors checkpoint layer config picture scheduler tokenizer settings vocabulary)
 
 # Where a harness and its seeds lie: the parser of plugin files has its own beside the loader's tests.
 place() { if [ "$1" = elf_head ]; then echo tests/loader; else echo tests/fuzz; fi; }
-seeds() { if [ "$1" = elf_head ]; then echo tests/loader/fuzz/seeds; else echo "tests/fuzz/seeds/$1"; fi; }
+seeds() {
+    case $1 in
+    elf_head) echo tests/loader/fuzz/seeds ;;
+    picture) echo tests/golden/pictures ;;
+    *) echo "tests/fuzz/seeds/$1" ;;
+    esac
+}
 
 # What each harness is for: the files whose coverage counts.
 parser() {
@@ -22,6 +28,7 @@ parser() {
     checkpoint) echo host-stub/model/{checkpoint,checkpoint_shapes,checkpoint_names,checkpoint_config,tensor_set}.c ;;
     layer) echo host-stub/model/layer_file.c host-stub/model/attention_config.c ;;
     config) echo host-stub/model/config.c host-stub/model/unet_config.c ;;
+    picture) echo host-stub/pipeline/picture_{read,png,jpeg,webp}.c ;;
     scheduler) echo host-stub/pipeline/schedulers/*.c ;;
     tokenizer) echo host-stub/pipeline/{tokenizer,clip_text,clip_lower,bpe}.c ;;
     settings) echo host-stub/pipeline/tokenizer_config.c ;;
