@@ -45,12 +45,12 @@ static void adapter_read(struct adapter *a, const safetensors *golden)
     a->n = 0;
     for (size_t i = 0; i < safetensors_count(golden); i++) {
         const safetensors_tensor *t = safetensors_at(golden, i);
-        const char *name = t->name + strlen("lora.");
-        const char *end = strstr(name, ".to_");
         uint32_t k = 0;
         if (strncmp(t->name, "lora.", 5) != 0) {
             continue;
         }
+        const char *name = t->name + strlen("lora.");
+        const char *end = strstr(name, ".to_");
         assert_non_null(end);
         while (k < a->n && strncmp(a->globs[k], name, (size_t)(end - name)) != 0) {
             k++;
