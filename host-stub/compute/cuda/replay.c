@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-#define KEY_MAX 512
+#define KEY_MAX 2048
 
 struct recording {
     cudaGraphExec_t graph; /* NULL: not recorded yet */
@@ -100,8 +100,11 @@ static void recording_make(struct recording *r, attn_work *w, const void *key, s
 attn_status cuda_replay(attn_work *w, const char *name, const void *key, size_t bytes,
                         attn_status (*body)(attn_work *w, void *arg), void *arg)
 {
+    if (w->status == ATTN_OK && bytes > KEY_MAX)
+        return work_fail(w, ATTN_INTERNAL, "replay of %s: a key of %zu bytes, expected at most %d",
+                         name, bytes, KEY_MAX);
     struct recording *r = recording_of(w, name);
-    if (w->status != ATTN_OK || work_dry(w) || !r || r->refused || bytes > KEY_MAX)
+    if (w->status != ATTN_OK || work_dry(w) || !r || r->refused)
         return body(w, arg);
     if (!is_of(r, w, key, bytes))
         recording_make(r, w, key, bytes, body, arg);
