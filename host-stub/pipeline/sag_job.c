@@ -188,9 +188,9 @@ void job_end(struct sag_job *job)
         linear_free(job->linear);
         free(job->linear);
     }
-    void *arrays[] = {job->embeds,     job->start,  job->input,    job->output,    job->predicted,
-                      job->clean,      job->noise,  job->degraded, job->reference, job->scratch,
-                      job->mass,       job->masses, job->times,    job->mask,      job->pixels,
+    void *arrays[] = {job->embeds,     job->start,   job->input,    job->output,    job->predicted,
+                      job->clean,      job->noise,   job->degraded, job->reference, job->scratch,
+                      job->mass,       job->masses,  job->times,    job->mask,      job->pixels,
                       job->generators, job->warning, job->nsfw};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
         free(arrays[i]);

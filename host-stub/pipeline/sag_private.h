@@ -84,15 +84,15 @@ struct sag_job {
     size_t steps;     /* calls of the model, of which some schedulers take two a step */
     size_t each, all; /* floats in one image's latents, in all images' */
 
-    float *embeds;             /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
-    attn_tensor encoder;       /* all of them at the device */
-    attn_tensor encoder_sag;   /* those of the degraded pass: the first `images` */
+    float *embeds;           /* [guided ? 2 : 1][images][tokens][dim], unconditional ones first */
+    attn_tensor encoder;     /* all of them at the device */
+    attn_tensor encoder_sag; /* those of the degraded pass: the first `images` */
     uint32_t n_pictures; /* IP-Adapters; of each the tokens [as embeds][pictures][tokens][dim] */
     attn_tensor pictures[IMAGE_PROMPTS];       /* at the host */
     attn_tensor picture_embeds[IMAGE_PROMPTS]; /* at the device */
-    uint8_t *nsfw;             /* [images] what the safety checker said */
-    float *start;              /* latents; then the result of each step */
-    float *input;              /* [2 all] what the UNet is shown, channels last */
+    uint8_t *nsfw;                             /* [images] what the safety checker said */
+    float *start;                              /* latents; then the result of each step */
+    float *input;                              /* [2 all] what the UNet is shown, channels last */
     float *output;             /* [2 all] what it answers, channels last, then first */
     float *predicted;          /* [all] the guided prediction */
     float *clean, *noise;      /* [all] x0 and epsilon of the reference prediction */

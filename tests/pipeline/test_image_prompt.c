@@ -175,6 +175,7 @@ static void case_open(struct sag_case *c, const char *name, const attn_sag_proce
     const json_t *guidance = json_object_get(json, "guidance_scale");
     const attn_sag_open_options open = {.size = sizeof open,
                                         .model = model,
+                                        .n_threads = 1,
                                         .flags = ATTN_SAG_NO_SAFETY_CHECKER,
                                         .processors = processor,
                                         .n_processors = processor != NULL,
@@ -315,7 +316,7 @@ static void test_scales(void **state)
     assert_true(latents_error(&c, &r) > 1e-2);
     attn_sag *own = c.sag;
     const attn_sag_open_options open = {
-        .size = sizeof open, .model = model, .flags = ATTN_SAG_NO_SAFETY_CHECKER};
+        .size = sizeof open, .model = model, .n_threads = 1, .flags = ATTN_SAG_NO_SAFETY_CHECKER};
     assert_int_equal(attn_sag_open(registry, &open, &c.sag, NULL), ATTN_OK);
     c.run.n_ip_adapter_image = 0;
     attn_sag_result plain = case_run(&c);
@@ -526,6 +527,7 @@ static void test_bad_adapters(void **state)
     attn_sag_ip_adapter given = {path, 1};
     attn_sag_open_options o = {.size = sizeof o,
                                .model = model,
+                               .n_threads = 1,
                                .flags = ATTN_SAG_NO_SAFETY_CHECKER,
                                .ip_adapters = &given,
                                .n_ip_adapters = 1};
@@ -609,7 +611,7 @@ static void test_checker(void **state)
     snprintf(path, sizeof path, "%s/models/tiny-image/feature_extractor/preprocessor_config.json",
              golden_folder);
     const struct model_source source = {.folder = folder};
-    if (compute_cpu_create(registry, 0, &compute, &err) ||
+    if (compute_cpu_create(registry, 1, &compute, &err) ||
         safety_checker_open(compute, &source, NULL, &checker, &err) ||
         image_processor_read(path, &processor, &err)) {
         fail_msg("%s", err.text);
@@ -648,7 +650,7 @@ static attn_sag *safety_open_with(uint32_t flags)
     ATTN_ERROR_ON(err, 1024);
     attn_sag *sag = NULL;
     const attn_sag_open_options o = {
-        .size = sizeof o, .model = model, .flags = flags, .log = remember};
+        .size = sizeof o, .model = model, .n_threads = 1, .flags = flags, .log = remember};
     said[0] = 0;
     if (attn_sag_open(registry, &o, &sag, &err)) {
         fail_msg("%s", err.text);
