@@ -1,6 +1,7 @@
 /* LoRA files against diffusers 0.26.3: every form of names, UNet and text encoder, one and several,
  * any scale; and what is refused. */
 #include "adapted.h"
+#include "stored_number.h"
 #include "text_encoder.h"
 
 #include <math.h>
@@ -222,13 +223,6 @@ static char *name_in(enum form form, int text, const char *module, int up)
     }
 }
 
-static float half_value(const void *data, uint64_t i)
-{
-    _Float16 h;
-    memcpy(&h, (const char *)data + 2 * i, 2);
-    return (float)h;
-}
-
 /* A kohya file in another form; those have no alphas, so up carries them. */
 static char *rekeyed(const char *model, enum form form)
 {
@@ -249,6 +243,7 @@ static char *rekeyed(const char *model, enum form form)
     }
     const size_t count = safetensors_count(kohya);
     safetensors_tensor *made = calloc(count, sizeof(*made));
+    assert_non_null(made);
     size_t n = 0;
     for (size_t i = 0; i < count; i++) {
         const safetensors_tensor *t = safetensors_at(kohya, i);
@@ -258,16 +253,17 @@ static char *rekeyed(const char *model, enum form form)
             continue;
         }
         char *stem = strndup(t->name, (size_t)(strchr(t->name, '.') - t->name));
+        assert_non_null(stem);
         char alpha_name[256];
         (void)snprintf(alpha_name, sizeof(alpha_name), "%s.alpha", stem);
         const safetensors_tensor *alpha = safetensors_find(kohya, alpha_name);
         const float rank = (float)t->shape[1];
-        const float factor = up && alpha ? half_value(alpha->data, 0) / rank : 1.0f;
+        const float factor = up && alpha ? stored_number(alpha, 0) / rank : 1.0f;
         char *module = module_find(weights[text], stem + (text ? 8 : 10));
         float *values = malloc(2 * t->bytes);
         assert_non_null(values);
         for (uint64_t k = 0; k < t->bytes / 2; k++) {
-            values[k] = factor * half_value(t->data, k);
+            values[k] = factor * stored_number(t, k);
         }
         made[n] = *t;
         made[n].name = name_in(form, text, module, up);
