@@ -118,6 +118,38 @@ static void command_line(int argc, char **argv, char *text, size_t bytes)
     }
 }
 
+/* What the options mean; 0, or the exit status after a mistake, which was printed. */
+static int request_read(arguments *a, attn_device *device, struct bench *b,
+                        struct bench_shape *shapes, int *n_shapes)
+{
+    if (!cli_device(a->device, device)) {
+        return CLI_USAGE;
+    }
+    if (!a->dtype) {
+        a->dtype = device->type == ATTN_DEVICE_CPU ? "f32" : "f16";
+    }
+    if (!cli_dtype(a->dtype, &b->code, &b->bits)) {
+        return CLI_USAGE;
+    }
+    for (uint32_t i = 0; i < (a->shapes.n ? a->shapes.n : 1); i++) {
+        const char *text = a->shapes.n ? a->shapes.items[i] : "sd15";
+        if (!bench_shapes_add(text, shapes, n_shapes)) {
+            return cli_misuse("--shapes: \"%s\", expected sd15, sdxl, flux or B,H,Nq,Nk,D", text);
+        }
+    }
+    if (a->rounds < 1 || a->rounds > BENCH_MAX_ROUNDS) {
+        return cli_misuse("--rounds: %lld, expected 1 to %d", (long long)a->rounds,
+                          BENCH_MAX_ROUNDS);
+    }
+    /* An op that was measured alone would stand before those that were not, however slow. */
+    if (a->tune && a->ops.n) {
+        return cli_misuse("--tune measures every op of the device: expected no --op");
+    }
+    b->key_mass = a->key_mass;
+    b->rounds = (int)a->rounds;
+    return CLI_OK;
+}
+
 int cmd_bench(int argc, char **argv)
 {
     arguments a = {.device = "cpu", .rounds = 15};
@@ -155,31 +187,10 @@ int cmd_bench(int argc, char **argv)
     if (status != CLI_GO) {
         return status;
     }
-    if (!cli_device(a.device, &device)) {
-        return CLI_USAGE;
+    status = request_read(&a, &device, &b, shapes, &n_shapes);
+    if (status) {
+        return status;
     }
-    if (!a.dtype) {
-        a.dtype = device.type == ATTN_DEVICE_CPU ? "f32" : "f16";
-    }
-    if (!cli_dtype(a.dtype, &b.code, &b.bits)) {
-        return CLI_USAGE;
-    }
-    for (uint32_t i = 0; i < (a.shapes.n ? a.shapes.n : 1); i++) {
-        const char *text = a.shapes.n ? a.shapes.items[i] : "sd15";
-        if (!bench_shapes_add(text, shapes, &n_shapes)) {
-            return cli_misuse("--shapes: \"%s\", expected sd15, sdxl, flux or B,H,Nq,Nk,D", text);
-        }
-    }
-    if (a.rounds < 1 || a.rounds > BENCH_MAX_ROUNDS) {
-        return cli_misuse("--rounds: %lld, expected 1 to %d", (long long)a.rounds,
-                          BENCH_MAX_ROUNDS);
-    }
-    /* An op that was measured alone would stand before those that were not, however slow. */
-    if (a.tune && a.ops.n) {
-        return cli_misuse("--tune measures every op of the device: expected no --op");
-    }
-    b.key_mass = a.key_mass;
-    b.rounds = (int)a.rounds;
     command_line(argc, argv, command, sizeof command);
     return run(&a, &b, &device, shapes, n_shapes, command);
 }
