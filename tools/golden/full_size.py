@@ -53,6 +53,17 @@ KINDS = {
         "pad": "!",
     },
 }
+INDEX = {
+    "_class_name": "StableDiffusionPipeline",
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "safety_checker": [None, None],
+    "feature_extractor": [None, None],
+    "requires_safety_checker": False,
+}
 CALL = {"height": 256, "width": 256, "num_inference_steps": 4, "guidance_scale": 7.5, "sag_scale": 0.75}
 
 
@@ -66,7 +77,7 @@ def make(kind, folder):
     DDIMScheduler(**settings["scheduler"]).save_pretrained(folder / "scheduler")
     (folder / "tokenizer").mkdir(exist_ok=True)
     clip_folder(folder / "tokenizer", settings["pad"])
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+    (folder / "model_index.json").write_text(json.dumps(INDEX))
 
 
 def parts(folder):
