@@ -402,3 +402,11 @@ void tensor_set_let_go(const struct tensor_set *set, const void *data, uint64_t 
         safetensors_let_go(set->entries[0].file, data, bytes); /* the checkpoint's one file */
     }
 }
+
+void tensor_set_rest(const struct tensor_set *set)
+{
+    for (size_t i = 0; i < set->count; i++) {
+        const safetensors_tensor *tensor = &set->entries[i].tensor;
+        safetensors_let_go(set->entries[i].file, tensor->data, tensor->bytes);
+    }
+}

@@ -33,5 +33,7 @@ const char *tensor_set_path(const struct tensor_set *set);
 
 /* As safetensors_let_go. */
 void tensor_set_let_go(const struct tensor_set *set, const void *data, uint64_t bytes);
+/* Of all its tensors. */
+void tensor_set_rest(const struct tensor_set *set);
 
 #endif

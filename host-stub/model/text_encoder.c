@@ -155,6 +155,11 @@ attn_status text_encoder_open(struct compute *c, const char *folder, const char 
     return text_encoder_open_source(c, &source, op, out, err);
 }
 
+void text_encoder_rest(const struct text_encoder *t)
+{
+    weights_rest(t->weights);
+}
+
 void text_encoder_close(struct text_encoder *t)
 {
     if (!t) {

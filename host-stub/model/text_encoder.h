@@ -26,6 +26,7 @@ void text_encoder_set_scales(struct text_encoder *t, const float *scales, uint32
 attn_status text_encoder_extend(struct text_encoder *t, const float *vectors, int64_t n,
                                 int32_t *first, attn_error *err);
 void text_encoder_close(struct text_encoder *t);
+void text_encoder_rest(const struct text_encoder *t); /* as weights_rest */
 int64_t text_encoder_width(const struct text_encoder *t);
 int64_t text_encoder_tokens(const struct text_encoder *t);     /* max_position_embeddings */
 int64_t text_encoder_vocabulary(const struct text_encoder *t); /* ids, added ones too */

@@ -151,6 +151,11 @@ void unet_close(struct unet *u)
     free(u);
 }
 
+void unet_rest(const struct unet *u)
+{
+    weights_rest(u->weights);
+}
+
 /* -- questions ------------------------------------------------------------------------------- */
 
 int64_t unet_in_channels(const struct unet *u)

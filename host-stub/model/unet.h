@@ -24,6 +24,7 @@ attn_status unet_open_source(struct compute *c, const struct model_source *sourc
 attn_status unet_open(struct compute *c, const char *folder, const struct unet_processors *p,
                       struct unet **out, attn_error *err);
 void unet_close(struct unet *u);
+void unet_rest(const struct unet *u); /* as weights_rest */
 
 int64_t unet_in_channels(const struct unet *u);
 int64_t unet_cross_dim(const struct unet *u);

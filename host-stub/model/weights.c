@@ -362,6 +362,11 @@ static void let_go(const struct weights *w, const attn_tensor *host)
     tensor_set_let_go(w->tensors, host->data, bytes);
 }
 
+void weights_rest(const struct weights *w)
+{
+    tensor_set_rest(w->tensors);
+}
+
 /* -- their forms on the device --------------------------------------------------------------- */
 
 /* Uploaded, in the element type `dtype` (NULL: the compute's). */

@@ -27,6 +27,11 @@ attn_status weights_open(struct compute *c, const char *folder, const char *base
                          struct weights **out, attn_error *err);
 void weights_close(struct weights *w); /* NULL does nothing */
 
+/* For a model that is not needed soon: memory that only mirrors its files goes back to the system,
+ * and comes back from them, or from the system's cache of them, when the model runs again.  Any
+ * thread, also while the model runs. */
+void weights_rest(const struct weights *w);
+
 /* From here on linears and convolutions get the low-rank terms that the files of `loras` (NULL:
  * none) have for their names.  loras outlives the weights. */
 void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component);

@@ -165,6 +165,9 @@ attn_status job_begin(struct sag_job *job, attn_sag *sag, const attn_sag_run_opt
     if (!status) {
         status = embeds_fill(job);
     }
+    if (!status && sag->text) {
+        text_encoder_rest(sag->text); /* not needed again in this run */
+    }
     if (!status) {
         status = job_see(job);
     }

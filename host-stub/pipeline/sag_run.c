@@ -69,6 +69,7 @@ static attn_status job_decode(struct sag_job *job)
     size_t each = (size_t)(job->height * job->width * 3);
     int64_t batch = decode_batch(job);
     double began = seconds_now();
+    unet_rest(job->sag->unet); /* the decoder's activations may be as large */
     job->pixels = job_take(job, each * (size_t)job->images * sizeof(float));
     if (!job->pixels) {
         return attn_fail(job->err, ATTN_NOMEM, "no memory for %lld pictures",
