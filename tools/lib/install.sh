@@ -1,13 +1,15 @@
 #!/bin/sh
-# install.sh build|test|full: installs the Debian packages that building, testing, or the full check needs and that are
-# missing.  Asks for root only when something is; quick when nothing is.
+# install.sh build|test|full|aarch64: installs the Debian packages that building, testing, the full check, or building
+# for 64-bit ARM needs and that are missing.  Asks for root only when something is; quick when nothing is.
+# aarch64 also makes arm64 one of dpkg's architectures.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 case ${1:-build} in
 build) kinds='build' ;;
 test) kinds='build|test' ;;
 full) kinds='build|test|full' ;;
-*) echo "install.sh: '$1' is none of build, test and full" >&2; exit 2 ;;
+aarch64) kinds='aarch64' ;;
+*) echo "install.sh: '$1' is none of build, test, full and aarch64" >&2; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
@@ -32,6 +34,7 @@ if [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
 fi
 # shellcheck disable=SC2086
 {
+    [ "$kinds" != aarch64 ] || $as_root dpkg --add-architecture arm64
     $as_root apt-get update -qq
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $missing
 } >/dev/null
