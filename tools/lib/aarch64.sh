@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# aarch64.sh [BUILD]: everything is built for 64-bit ARM with Debian's cross compiler, and the loader, the ops and
-# engines that use the header alone run under qemu's emulation.  Exit 77: no compiler, libraries or emulator for that.
+# aarch64.sh [BUILD]: everything is built for 64-bit ARM with Debian's cross compiler; the tests of loader, ops and
+# processors, and engines that use the header alone, run under qemu's emulation.  Exit 77: no compiler, libraries or
+# emulator for that.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 build=${1:-build-aarch64}
@@ -30,4 +31,5 @@ for op in math memory_efficient; do
     run tests/engines/tiny_cc "$build/attnplug/v1/$op.so"
 done
 run tests/ops/test_ops "$build/attnplug/v1" tests/golden/ops
-run tools/attnplug/attnplug list --plugin-path "$build/attnplug/v1"
+ATTNPLUG_TEST_PLUGINS=$PWD/$build/attnplug/v1 ATTNPLUG_TEST_GOLDEN=$PWD/tests/golden \
+    run tests/processors/test_goldens tests/golden plugins/processors/README.md
