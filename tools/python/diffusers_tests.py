@@ -25,7 +25,7 @@ LINE = re.compile(r"^(PASSED|FAILED|ERROR|SKIPPED)\s+(?:\[\d+\]\s+)?(\S+?)(?:\s+
 def run(python, path, ours):
     paths = [os.path.join(HERE, "attnplug"), HERE] + os.environ.get("PYTHONPATH", "").split(os.pathsep)
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", ATTNPLUG_DIFFUSERS_OURS=str(int(ours)),
-                       OMP_WAIT_POLICY="passive", PYTHONPATH=os.pathsep.join(filter(None, paths)))
+                       OMP_WAIT_POLICY="passive", COLUMNS="300", PYTHONPATH=os.pathsep.join(filter(None, paths)))
     command = [python, "-m", "pytest", "-p", "diffusers_conftest", "-q", "-rA", "--tb=line", "-p", "no:cacheprovider",
                "-W", "ignore", *TESTS]
     done = subprocess.run(command, cwd=path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -203,7 +203,10 @@ class AttnPlugProcessor:
             self._bound[attn] = bound = _Bound(attn, self.name, self.op, self.params, torch.get_num_threads())
         return bound
 
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, *args, **kwargs):
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None, scale=None,
+                 *args, **kwargs):
+        # Newer diffusers passes only those of cross_attention_kwargs that stand in the signature, so scale does.
+        kwargs.update({} if scale is None else {"scale": scale})
         images = []
         if isinstance(encoder_hidden_states, (tuple, list)):
             encoder_hidden_states, images = encoder_hidden_states

@@ -97,7 +97,8 @@ class Pipeline(unittest.TestCase):
     def test_sag_on_the_built_in_model(self):
         try:
             pipe = diffusers.StableDiffusionSAGPipeline.from_pretrained(MODEL, safety_checker=None,
-                                                                        requires_safety_checker=False)
+                                                                        requires_safety_checker=False,
+                                                                        torch_dtype=torch.float32)
         except (ImportError, OSError, ValueError) as reason:
             self.skipTest(str(reason))
         pipe.set_progress_bar_config(disable=True)
