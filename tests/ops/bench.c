@@ -7,6 +7,7 @@
  * Two threads.  GFLOP/s count 4 B H Nq Nk D; the peak is of fp32 fused multiply-adds in registers.
  */
 #include "bench.h"
+#include "fma_peak.h"
 #include "harness.h"
 
 #include <math.h>
@@ -42,73 +43,14 @@ static int ascending(const void *a, const void *b)
 
 /* ---- the peak ---- */
 
-#define PEAK_ROUNDS 2000000
-
-/* Sixteen sums of sixteen lanes each, whatever the registers' width: the compiler keeps what fits.
- */
-#define PEAK_BODY(lanes, sums)                                                                     \
-    typedef float vector __attribute__((vector_size((lanes)*4)));                                  \
-    vector sum[sums], x = {0}, y = {0};                                                            \
-    x = x + 0.999f;                                                                                \
-    y = y + 1e-6f;                                                                                 \
-    for (int i = 0; i < (sums); i++)                                                               \
-        sum[i] = x * (float)i;                                                                     \
-    for (int64_t k = begin; k < end; k++)                                                          \
-        for (int i = 0; i < (sums); i++)                                                           \
-            sum[i] = sum[i] * x + y;                                                               \
-    for (int i = 1; i < (sums); i++)                                                               \
-        sum[0] += sum[i];                                                                          \
-    ((volatile float *)arg)[thread] = sum[0][0]
-
-#define PEAK_SUMS 12
-
-static void peak_c(void *arg, int64_t begin, int64_t end, uint32_t thread)
-{
-    PEAK_BODY(4, PEAK_SUMS);
-}
-
-#ifdef __x86_64__
-__attribute__((target("avx2,fma"))) static void peak_avx2(void *arg, int64_t begin, int64_t end,
-                                                          uint32_t thread)
-{
-    PEAK_BODY(8, PEAK_SUMS);
-}
-
-__attribute__((target("avx512f"))) static void peak_avx512(void *arg, int64_t begin, int64_t end,
-                                                           uint32_t thread)
-{
-    PEAK_BODY(16, PEAK_SUMS);
-}
-#endif
-
-static double peak_of(void (*body)(void *, int64_t, int64_t, uint32_t), int lanes)
-{
-    const attn_host *host = harness_host(THREADS);
-    float sink[THREADS];
-    double best = 1e30;
-    for (int i = 0; i < 12; i++) {
-        double start = now();
-        host->parallel_for(host->ctx, (int64_t)PEAK_ROUNDS * THREADS, PEAK_ROUNDS, body, sink);
-        double spent = now() - start;
-        best = spent < best ? spent : best;
-    }
-    return 2.0 * lanes * PEAK_SUMS * PEAK_ROUNDS * THREADS / best * 1e-9;
-}
-
 static double print_peaks(void)
 {
-    double best = peak_of(peak_c, 4);
-    (void)printf("peak c %d %.1f\n", THREADS, best);
-#ifdef __x86_64__
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        best = peak_of(peak_avx2, 8);
-        (void)printf("peak avx2 %d %.1f\n", THREADS, best);
+    struct fma_peak peaks[FMA_PEAKS];
+    double best = fma_peaks(harness_host(THREADS), 12, peaks);
+    for (int i = 0; i < FMA_PEAKS; i++) {
+        if (peaks[i].gflops > 0)
+            (void)printf("peak %s %d %.1f\n", peaks[i].name, THREADS, peaks[i].gflops);
     }
-    if (__builtin_cpu_supports("avx512f")) {
-        best = peak_of(peak_avx512, 16);
-        (void)printf("peak avx512 %d %.1f\n", THREADS, best);
-    }
-#endif
     return best;
 }
 

@@ -98,6 +98,9 @@ static int run(const arguments *a, struct bench *b, const attn_device *device,
         b->place = &place;
         b->host = attn_router_host(router);
         status = choose_ops(a, b, ids);
+        if (status == CLI_OK && place.ready) {
+            place.ready(&place, b->host);
+        }
         if (status == CLI_OK) {
             status = measure_all(a, b, shapes, n_shapes, command);
         }
@@ -178,7 +181,12 @@ int cmd_bench(int argc, char **argv)
         "L2\n"
         "cache, and eagerly; the ratio is to the cudnn op in the same run, the floor the longest "
         "of\n"
-        "matrix products, exponentials and memory at the chip's highest rates.",
+        "matrix products, exponentials and memory at the chip's highest rates.  On a CPU: the "
+        "ratio "
+        "is to\n"
+        "math, timed on the queries that it verifies; the floor is the multiply-adds at this "
+        "machine's\n"
+        "peak, measured first in the same run.",
         options,
         sizeof options / sizeof *options,
         0,

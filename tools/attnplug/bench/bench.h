@@ -6,7 +6,7 @@
  * verify.c      an op's result against the device's reference op in fp32
  * measure.c     the ops of one shape: plans, rounds in turns, rows
  * place_cuda.c  memory and clocks of a GPU; place_cpu.c those of the CPU
- * roofline.c    the least time that a chip needs
+ * roofline.c    the least time that a chip needs; fma_peak.c measures the CPU's
  * report.c      the table, and --json
  * tune.c        keeps the timings as auto's order
  */
@@ -43,15 +43,20 @@ typedef attn_status (*bench_run)(void *ctx, int i, void *stream, attn_error *err
 
 struct bench_place {
     attn_device device;
-    char name[128];        /* the chip, for people */
-    char versions[256];    /* "driver 13.0" */
-    const char *peer;      /* id of the op that ratios refer to, or NULL */
+    char name[128];     /* the chip, for people */
+    char versions[256]; /* "driver 13.0" */
+    const char *peer;   /* id of the op that ratios refer to, or NULL; the reference itself is timed
+                           on the part that it verifies and scaled to the whole */
     const char *reference; /* id of the op that results are compared with */
     size_t rotate;         /* bytes that the buffer sets exceed together */
     double tape_flop;      /* a tape holds calls of about that many operations in all, at most 40 */
     int64_t verified;      /* queries of the last head that are compared, 0: all of all heads */
+    double peak_gflops;    /* measured when the place was made ready, 0: not */
     void *own;
 
+    /* Once, with the threads that the ops will have: measures what is to be measured. May be NULL.
+     */
+    void (*ready)(struct bench_place *p, const attn_host *host);
     attn_status (*alloc)(struct bench_place *p, uint64_t bytes, void **data, attn_error *err);
     void (*free)(struct bench_place *p, void *data);
     attn_status (*put)(struct bench_place *p, void *to, const void *from, uint64_t bytes,
@@ -117,10 +122,11 @@ struct bench_inputs {
     void *q, *k, *v; /* host, packed [B, H, N, D], in the type of the timing */
 };
 /* Runs `op` on the inputs and compares with `reference`, which gets them in fp32: *error is the
- * relative L2, the larger of out's and key_mass's. */
+ * relative L2, the larger of out's and key_mass's; *reference_ms what the reference would take for
+ * all queries, from the part that it computed. */
 attn_status bench_verify(const struct bench *b, const struct bench_shape *s, attn_host_op *op,
                          attn_host_op *reference, const struct bench_inputs *in, double *error,
-                         attn_error *err);
+                         double *reference_ms, attn_error *err);
 
 /* A packed call of the shape on the place's device, without data. */
 attn_op_call bench_call(const struct bench *b, const struct bench_shape *s, uint8_t code,

@@ -29,6 +29,7 @@ struct work {
     struct set sets[MAX_SETS];
     int n_sets, n_calls;
     attn_host_op *reference;
+    double reference_ms; /* for the whole shape */
     struct job jobs[BENCH_MAX_OPS];
     int n_jobs;
 };
@@ -176,7 +177,8 @@ static attn_status job_open(struct work *w, const char *id, struct bench_row *ro
         return ATTN_OK;
     }
     w->n_jobs++;
-    status = bench_verify(b, w->shape, j->op, w->reference, &w->in, &row->error, err);
+    status =
+        bench_verify(b, w->shape, j->op, w->reference, &w->in, &row->error, &w->reference_ms, err);
     if (status == ATTN_OK && !(row->error <= bound_for(&call.q))) {
         status = attn_fail(
             err, ATTN_INTERNAL,
@@ -216,9 +218,11 @@ static void fill_row(const struct work *w, struct job *j, struct bench_row *row)
     row->share = p->floor_ms(p, w->shape, w->b->bits) / row->median_ms;
 }
 
-static void fill_ratios(const struct bench *b, struct bench_row *rows, int n)
+static void fill_ratios(const struct work *w, struct bench_row *rows, int n)
 {
-    double peer = 0;
+    const struct bench *b = w->b;
+    const bool reference = b->place->peer && strcmp(b->place->peer, b->place->reference) == 0;
+    double peer = reference ? w->reference_ms : 0;
     for (int i = 0; i < n; i++) {
         if (b->place->peer && strcmp(rows[i].op, b->place->peer) == 0) {
             peer = rows[i].median_ms;
@@ -284,7 +288,7 @@ attn_status bench_measure(const struct bench *b, const struct bench_shape *s,
         fill_row(w, &w->jobs[i], of_job[i]);
     }
     if (status == ATTN_OK) {
-        fill_ratios(b, rows, *n);
+        fill_ratios(w, rows, *n);
     }
     work_close(w);
     return status;

@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include "error.h"
+#include "fma_peak.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -83,12 +84,20 @@ static void cpu_drop(struct bench_place *p, void *tape)
     free(tape);
 }
 
+/* Multiply-adds alone: on this ceiling exponentials, packing and memory count for nothing. */
 static double cpu_floor(const struct bench_place *p, const struct bench_shape *s, uint8_t bits)
 {
-    (void)p;
-    (void)s;
     (void)bits;
-    return 0;
+    return p->peak_gflops > 0 ? bench_flop(s) / p->peak_gflops * 1e-6 : 0;
+}
+
+static void cpu_ready(struct bench_place *p, const attn_host *host)
+{
+    struct fma_peak peaks[FMA_PEAKS];
+    const size_t used = strlen(p->versions);
+    p->peak_gflops = fma_peaks(host, 8, peaks);
+    (void)snprintf(p->versions + used, sizeof p->versions - used,
+                   ", %u threads, FMA peak %.0f GFLOP/s", host->max_threads, p->peak_gflops);
 }
 
 static void cpu_close(struct bench_place *p)
@@ -118,6 +127,8 @@ attn_status bench_place_cpu(const attn_device *device, struct bench_place *p, at
     (void)err;
     *p = (struct bench_place){.device = *device,
                               .reference = "org.attnplug.math",
+                              .peer = "org.attnplug.math",
+                              .ready = cpu_ready,
                               .rotate = 0,
                               .verified = 32,
                               .alloc = cpu_alloc,

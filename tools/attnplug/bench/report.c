@@ -11,6 +11,11 @@ static const char *short_name(const char *id)
     return dot ? dot + 1 : id;
 }
 
+static bool on_cpu(const struct bench *b)
+{
+    return b->place->device.type == ATTN_DEVICE_CPU;
+}
+
 static const char *dtype(const struct bench *b)
 {
     return b->code == ATTN_CODE_BFLOAT ? "bf16" : b->bits == 16 ? "f16" : "f32";
@@ -25,7 +30,7 @@ void bench_table_head(const struct bench *b)
     (void)printf("%s, %s, %s%s\n", b->place->name, b->place->versions, dtype(b),
                  b->key_mass ? ", with key_mass" : "");
     (void)printf("%-17s %-26s %11s %11s %9s %9s %9s %8s\n", "op", "B,H,Nq,Nk,D", "us", "us eager",
-                 "TFLOP/s", ratio, "of floor", "error");
+                 on_cpu(b) ? "GFLOP/s" : "TFLOP/s", ratio, "of floor", "error");
 }
 
 static void number(const char *format, double value)
@@ -41,7 +46,6 @@ void bench_table_row(const struct bench *b, const struct bench_row *row)
 {
     char shape[64];
     const struct bench_shape *s = &row->shape;
-    (void)b;
     (void)snprintf(shape, sizeof shape, "%lld,%lld,%lld,%lld,%lld", (long long)s->b,
                    (long long)s->h, (long long)s->nq, (long long)s->nk, (long long)s->d);
     (void)printf("%-17s %-26s", short_name(row->op), shape);
@@ -53,7 +57,7 @@ void bench_table_row(const struct bench *b, const struct bench_row *row)
     number("%.2f", 1e3 * row->median_ms);
     (void)printf("  ");
     number("%.2f", 1e3 * row->eager_ms);
-    number("%.2f", row->tflops);
+    number(on_cpu(b) ? "%.1f" : "%.2f", on_cpu(b) ? 1e3 * row->tflops : row->tflops);
     number("%.2f", row->ratio);
     number("%.2f", row->share);
     (void)printf(" %8.1e\n", row->error);
@@ -80,7 +84,7 @@ static void json_row(const struct bench *b, const struct bench_row *row)
                  (long long)s->d, dtype(b), b->key_mass ? "true" : "false");
     json_number("median_ms", "%.6f", row->median_ms);
     json_number("eager_ms", "%.6f", row->eager_ms);
-    json_number("tflops", "%.3f", row->tflops);
+    json_number("tflops", on_cpu(b) ? "%.6f" : "%.3f", row->tflops);
     (void)fputs(", \"peer\": ", stdout);
     if (row->ratio > 0) {
         cli_json_text(stdout, short_name(b->place->peer));

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 uint64_t bench_bytes(const attn_tensor *t)
 {
@@ -91,12 +92,20 @@ static attn_status fill(struct once *o, const void *const from[SLOTS], void *con
     return status;
 }
 
+static double now_ms(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
+}
+
 /* out and mass hold NaN before and the results after. */
 static attn_status run_once(const struct bench *b, attn_host_op *op, const struct bench_shape *s,
                             uint8_t code, uint8_t bits, const struct bench_inputs *in, void *out,
-                            void *mass, attn_error *err)
+                            void *mass, double *ms, attn_error *err)
 {
     struct bench_place *p = b->place;
+    double start = 0;
     struct once o = {.b = b, .op = op, .call = bench_call(b, s, code, bits)};
     const void *const from[SLOTS] = {in->q, in->k, in->v};
     void *const to[SLOTS] = {NULL, NULL, NULL, out, mass};
@@ -106,7 +115,9 @@ static attn_status run_once(const struct bench *b, attn_host_op *op, const struc
     }
     status = fill(&o, from, to, err);
     if (status == ATTN_OK) {
+        start = now_ms();
         status = p->once(p, run_one, &o, 1, err);
+        *ms = now_ms() - start;
     }
     if (status == ATTN_OK) {
         status = p->get(p, out, o.call.out.data, bench_bytes(&o.call.out), err);
@@ -189,17 +200,18 @@ static const void *tail(const void *all, int64_t elements, int64_t last, uint8_t
 
 attn_status bench_verify(const struct bench *b, const struct bench_shape *s, attn_host_op *op,
                          attn_host_op *reference, const struct bench_inputs *in, double *error,
-                         attn_error *err)
+                         double *reference_ms, attn_error *err)
 {
     struct both v = {0};
+    double ms = 0;
     const int64_t keys = s->b * s->h * s->nk * s->d;
     attn_status status = ATTN_OK;
     if (!both_open(b, s, &v)) {
         status = attn_fail(err, ATTN_NOMEM, "no memory to verify %lld elements", (long long)v.out);
     }
     if (status == ATTN_OK) {
-        status =
-            run_once(b, op, s, b->code, b->bits, in, v.got, b->key_mass ? v.got_mass : NULL, err);
+        status = run_once(b, op, s, b->code, b->bits, in, v.got, b->key_mass ? v.got_mass : NULL,
+                          &ms, err);
     }
     if (status == ATTN_OK) {
         const struct bench_inputs wide = {v.wide, v.wide + v.rows_q, v.wide + v.rows_q + v.rows_k};
@@ -207,7 +219,8 @@ attn_status bench_verify(const struct bench *b, const struct bench_shape *s, att
         bench_widen(tail(in->k, keys, v.rows_k, b->bits), wide.k, v.rows_k, b->code, b->bits);
         bench_widen(tail(in->v, keys, v.rows_k, b->bits), wide.v, v.rows_k, b->code, b->bits);
         status = run_once(b, reference, &v.part, ATTN_CODE_FLOAT, 32, &wide, v.want,
-                          b->key_mass ? v.want_mass : NULL, err);
+                          b->key_mass ? v.want_mass : NULL, &ms, err);
+        *reference_ms = ms * bench_flop(s) / bench_flop(&v.part);
     }
     if (status == ATTN_OK) {
         bench_widen(tail(v.got, v.out, v.rows_q, b->bits), v.got_wide, v.rows_q, b->code, b->bits);
