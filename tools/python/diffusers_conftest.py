@@ -6,6 +6,8 @@ import os
 import tempfile
 
 import attnplug
+from diffusers import (AutoencoderKL, AutoencoderKLTemporalDecoder, ConsistencyDecoderVAE, UNet2DConditionModel,
+                       UNet3DConditionModel, UNetMotionModel, UNetSpatioTemporalConditionModel)
 from diffusers.models import attention_processor
 from transformers import CLIPTokenizer
 
@@ -52,6 +54,13 @@ def _default_processor():
         if isinstance(self.processor, plain):
             self.set_processor(Counted())
     attention_processor.Attention.__init__ = init
+
+    # diffusers' set_default_attn_processor refuses classes that it does not know; here ours are the default.
+    def set_default(self):
+        self.set_attn_processor(Counted())
+    for model in (UNet2DConditionModel, UNet3DConditionModel, UNetMotionModel, UNetSpatioTemporalConditionModel,
+                  AutoencoderKL, AutoencoderKLTemporalDecoder, ConsistencyDecoderVAE):
+        model.set_default_attn_processor = set_default
 
 
 def pytest_configure(config):
