@@ -35,7 +35,7 @@ def _new_plan(tensors, band, scale, op, approximate, f32_scores, align):
 def _outputs(q, k, v, out, want_lse, want_mass):
     b, h, nq, _ = q.shape
     if out is None:
-        out = _empty((b, h, nq, v.shape[3]), dtype=q.dtype, device=q.device)
+        out = q.new_empty((b, h, nq, v.shape[3]))
     lse = _empty((b, h, nq), dtype=torch.float32, device=q.device) if want_lse else None
     mass = _empty((b, k.shape[2]), dtype=torch.float32, device=q.device) if want_mass else None
     return out, lse, mass
@@ -53,12 +53,12 @@ def _optional(tensors, scores, bias, mask, lse, mass):
     return tensors
 
 
-def _run(mine, plan, device, tensors):
+def _run(mine, plan, on_gpu, device, tensors):
     """tensors: those besides q, k, v and out, whose pointers are set."""
     call = plan.call
     for name, t in tensors:
         getattr(plan, name).data = t.data_ptr()
-    if device.type == "cpu":
+    if not on_gpu:
         call.scratch, call.scratch_bytes = mine.host_scratch(plan.scratch_bytes), mine.scratch_bytes
         mine.error.raise_for(plan.run(plan.handle, plan.ref, mine.error.ref))
         return
@@ -92,7 +92,7 @@ def attend(q, k, v, bias, mask, band, scale, op, out, want_lse, want_mass, appro
         tensors = {"q": q, "k": k, "v": v, "out": out, **dict(more)}
         plan = keep(mine, key, _new_plan(tensors, band, scale, op, approximate, f32_scores, align))
     plan.q.data, plan.k.data, plan.v.data, plan.out.data = pq, pk, pv, po
-    _run(mine, plan, device, more)
+    _run(mine, plan, q.is_cuda, device, more)
     if lse is None and mass is None:
         return out
     return tuple(t for t in (out, lse, mass) if t is not None)
