@@ -17,8 +17,8 @@ static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn
     return bind(p, l, NULL, 0, work, out, err);
 #elif defined(FAULT_refuses_everything)
     (void)p, (void)l, (void)params, (void)n_params, (void)work, (void)out;
-    if (err && err->capacity)
-        (void)strcpy(err->text, "not");
+    if (err && err->capacity >= sizeof "not")
+        memcpy(err->text, "not", sizeof "not");
     return ATTN_UNSUPPORTED;
 #elif defined(FAULT_keeps_device_memory)
     void *lost = NULL;
