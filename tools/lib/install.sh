@@ -18,10 +18,13 @@ if ! command -v dpkg-query >/dev/null; then
 fi
 
 missing=
+native=$(dpkg --print-architecture)
 # shellcheck disable=SC2013 # names have no spaces
 for package in $(sed -nE "s/^($kinds) //p" "$here/packages"); do
-    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [ "$state" = installed ] || missing="$missing $package"
+    # For the architecture that is named, else this machine's: both may be there, for cross-building.
+    case $package in *:*) wanted=${package#*:} ;; *) wanted=$native ;; esac
+    dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$package" 2>/dev/null |
+        grep -qxE "($wanted|all) installed" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 
