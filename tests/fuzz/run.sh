@@ -2,19 +2,19 @@
 # run.sh SECONDS [NAME...]: libFuzzer on each harness for that long, from its seeds.  Builds build-fuzz with clang.
 # --coverage [NAME...]: line coverage of each harness's parser instead, by its seeds and what fuzzing
 # here has found beside them (build-fuzz/corpus); fails below 80 %.
-# Names: adapters elf_head safetensors checkpoint layer config picture scheduler tokenizer settings vocabulary.
+# Names: adapters elf_head safetensors checkpoint index layer config picture scheduler tokenizer settings vocabulary.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/../.."
 export FUZZ_MODEL=$PWD/host-stub/models/emoji-128/tokenizer
 
-all=(adapters elf_head safetensors checkpoint layer config picture scheduler tokenizer settings vocabulary)
+all=(adapters elf_head safetensors checkpoint index layer config picture scheduler tokenizer settings vocabulary)
 
 # Where a harness and its seeds lie: the parser of plugin files has its own beside the loader's tests.
 place() { if [ "$1" = elf_head ]; then echo tests/loader; else echo tests/fuzz; fi; }
 seeds() {
     case $1 in
     elf_head) echo tests/loader/fuzz/seeds ;;
-    picture) echo tests/golden/pictures ;;
+    picture) echo tests/golden/pictures tests/fuzz/seeds/picture ;;
     *) echo "tests/fuzz/seeds/$1" ;;
     esac
 }
@@ -25,7 +25,8 @@ parser() {
     elf_head) echo host-stub/loader/elf_{file,dynamic,symbol,head,links}.c ;;
     adapters) echo host-stub/model/{adapter_file,lora_keys,lora_set,custom_diffusion,inversion}.c ;;
     safetensors) echo host-stub/model/safetensors.c ;;
-    checkpoint) echo host-stub/model/{checkpoint,checkpoint_shapes,checkpoint_names,checkpoint_config,tensor_set}.c ;;
+    checkpoint) echo host-stub/model/{checkpoint,checkpoint_shapes,checkpoint_names,checkpoint_config}.c ;;
+    index) echo host-stub/model/tensor_set.c ;;
     layer) echo host-stub/model/layer_file.c host-stub/model/attention_config.c ;;
     config) echo host-stub/model/config.c host-stub/model/unet_config.c ;;
     picture) echo host-stub/pipeline/picture_{read,png,jpeg,webp}.c ;;
@@ -41,10 +42,12 @@ coverage() {
     local name=$1 files data=build-coverage/$1.profdata program
     program=build-coverage/$(place "$name")/fuzz_$name
     files=$(parser "$name") || exit 2
-    local inputs=("$(seeds "$name")")
+    local inputs
+    read -ra inputs <<<"$(seeds "$name")"
     [ ! -d "build-fuzz/corpus/$name" ] || inputs+=("build-fuzz/corpus/$name")
     ninja -C build-coverage --quiet "${program#build-coverage/}" >/dev/null
-    LLVM_PROFILE_FILE=build-coverage/$name.profraw "$program" -runs=0 "${inputs[@]}" 2>/dev/null
+    LLVM_PROFILE_FILE=build-coverage/$name.profraw "$program" -runs=0 "${inputs[@]}" 2>build-coverage/$name.log ||
+        { tail -n 30 "build-coverage/$name.log"; return 1; }
     llvm-profdata merge -o "$data" "build-coverage/$name.profraw"
     llvm-cov export -summary-only "$program" -instr-profile="$data" | python3 -c '
 import json, sys
@@ -83,8 +86,9 @@ for name in "${names[@]}"; do
     ninja -C build-fuzz --quiet "$program"
     mkdir -p "build-fuzz/corpus/$name"
     echo "== $name, $seconds s"
+    read -ra inputs <<<"$(seeds "$name")"
     "build-fuzz/$program" -max_total_time="$seconds" -print_final_stats=1 -timeout=10 -max_len=65536 \
-        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "$(seeds "$name")" 2>&1 |
+        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "${inputs[@]}" 2>&1 |
         grep -E 'stat::|SUMMARY|ERROR|DONE' || true
     ! ls "build-fuzz/$name-"* >/dev/null 2>&1 || { echo "findings: build-fuzz/$name-*"; exit 1; }
 done
