@@ -3,17 +3,14 @@
 #ifndef ATTNPLUG_MODEL_CLIP_VISION_H
 #define ATTNPLUG_MODEL_CLIP_VISION_H
 
-#include "config.h"
-#include "weights.h"
+#include "clip_layers.h"
 
 struct clip_vision_config {
-    int64_t width, inner, layers, heads;
+    struct clip_layers_config layers;
     int64_t size, patch; /* pixels a side, of the picture and of a patch */
     int64_t side;        /* patches a side; what is left of the picture is not seen */
     int64_t tokens;      /* those patches, and the class before them */
     int64_t projection;
-    enum activation activation;
-    double eps;
 };
 
 /* Of a CLIPVisionConfig; a failure stays with the config. */

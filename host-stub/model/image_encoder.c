@@ -46,7 +46,7 @@ attn_status image_encoder_open_source(struct compute *c, const struct model_sour
     }
     if (status == ATTN_OK) {
         e->vision = clip_vision_build(e->weights, &e->config, "vision_model.");
-        weights_linear(e->weights, &e->projection, e->config.projection, e->config.width, 0,
+        weights_linear(e->weights, &e->projection, e->config.projection, e->config.layers.width, 0,
                        "visual_projection");
         status = weights_done(e->weights, known);
     }
@@ -86,7 +86,7 @@ int64_t image_encoder_size(const struct image_encoder *e)
 
 int64_t image_encoder_width(const struct image_encoder *e)
 {
-    return e->config.width;
+    return e->config.layers.width;
 }
 
 int64_t image_encoder_tokens(const struct image_encoder *e)
@@ -105,7 +105,7 @@ attn_status image_encoder_run(struct image_encoder *e, int64_t batch, const floa
     const struct clip_vision_config *c = &e->config;
     const int64_t cut[] = {batch, c->tokens - 1, 3 * c->patch * c->patch};
     const int64_t pooled[] = {batch, c->projection};
-    const int64_t states[] = {batch, c->tokens, c->width};
+    const int64_t states[] = {batch, c->tokens, c->layers.width};
     if (batch < 1) {
         return attn_fail(err, ATTN_INVALID, "%lld pictures, expected 1 or more", (long long)batch);
     }

@@ -73,7 +73,7 @@ static void build(struct safety_checker *s)
     const int64_t special[] = {SAFETY_SPECIAL, n};
     const int64_t concepts[] = {SAFETY_CONCEPTS, n};
     s->vision = clip_vision_build(w, &s->config, "vision_model.vision_model.");
-    weights_linear(w, &s->projection, n, s->config.width, 0, "visual_projection");
+    weights_linear(w, &s->projection, n, s->config.layers.width, 0, "visual_projection");
     s->special = weights_tensor(w, 2, special, "special_care_embeds");
     s->concepts = weights_tensor(w, 2, concepts, "concept_embeds");
     s->special_thresholds = weights_tensor(w, 1, special, "special_care_embeds_weights");

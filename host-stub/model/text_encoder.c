@@ -1,30 +1,23 @@
 #include "text_encoder.h"
 
-#include "config.h"
+#include "clip_layers.h"
 #include "forward.h"
-#include "weights.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_WIDTH = 1 << 16, MAX_LAYERS = 256, MAX_ADDED = 1 << 16, NAME_BYTES = 96 };
+enum { MAX_ADDED = 1 << 16 };
 
 struct text_config {
-    int64_t vocabulary, width, inner, layers, heads, tokens;
-    enum activation activation;
-    double eps;
-};
-
-struct encoder_layer {
-    attn_norm norm1, norm2;
-    attn_linear q, k, v, out, fc1, fc2;
+    struct clip_layers_config layers;
+    int64_t vocabulary, tokens;
 };
 
 struct text_encoder {
     struct text_config config;
     struct weights *weights;
     attn_tensor token_table, position_table; /* of the file's element type */
-    struct encoder_layer *layers;
+    struct clip_layer *layers;
     attn_norm final_norm;
     char *op;
     struct pass *pass;
@@ -39,7 +32,6 @@ struct text_encoder {
 static attn_status config_read(const struct model_source *source, struct text_config *t,
                                attn_error *err)
 {
-    const char *act;
     struct config *c;
     attn_status status = config_open_source(source, &c, err);
     if (status != ATTN_OK) {
@@ -47,58 +39,29 @@ static attn_status config_read(const struct model_source *source, struct text_co
     }
     config_only(c, "model_type", "\"clip_text_model\"");
     t->vocabulary = config_int(c, "vocab_size", 49408, 1, 1 << 24);
-    t->width = config_int(c, "hidden_size", 512, 1, MAX_WIDTH);
-    t->inner = config_int(c, "intermediate_size", 2048, 1, 4 * MAX_WIDTH);
-    t->layers = config_int(c, "num_hidden_layers", 12, 1, MAX_LAYERS);
-    t->heads = config_int(c, "num_attention_heads", 8, 1, MAX_WIDTH);
     t->tokens = config_int(c, "max_position_embeddings", 77, 1, 1 << 16);
-    t->eps = config_float(c, "layer_norm_eps", 1e-5);
-    act = config_text(c, "hidden_act", "quick_gelu");
-    t->activation = strcmp(act, "gelu") == 0 ? ACT_GELU : ACT_QUICK_GELU;
-    if (t->activation == ACT_QUICK_GELU && strcmp(act, "quick_gelu") != 0) {
-        config_refuse(c, ATTN_UNSUPPORTED, "hidden_act", "quick_gelu or gelu");
-    }
-    if (t->width % t->heads != 0) {
-        config_refuse(c, ATTN_INVALID, "num_attention_heads", "a divisor of hidden_size");
-    }
+    t->layers = (struct clip_layers_config){.width = 512, .inner = 2048, .layers = 12, .heads = 8};
+    clip_layers_config_read(c, &t->layers);
     /* not strict: these files hold every default of transformers' text generation */
     status = config_done(c, 0, NULL);
     config_close(c);
     return status;
 }
 
-static void layer_build(struct text_encoder *t, struct encoder_layer *l, const char *name)
-{
-    struct weights *w = t->weights;
-    const int64_t c = t->config.width;
-    weights_norm(w, &l->norm1, ATTN_NORM_LAYER, c, 0, t->config.eps, "%s.layer_norm1", name);
-    weights_linear(w, &l->q, c, c, 1, "%s.self_attn.q_proj", name);
-    weights_linear(w, &l->k, c, c, 1, "%s.self_attn.k_proj", name);
-    weights_linear(w, &l->v, c, c, 1, "%s.self_attn.v_proj", name);
-    weights_linear(w, &l->out, c, c, 1, "%s.self_attn.out_proj", name);
-    weights_norm(w, &l->norm2, ATTN_NORM_LAYER, c, 0, t->config.eps, "%s.layer_norm2", name);
-    weights_linear(w, &l->fc1, t->config.inner, c, 1, "%s.mlp.fc1", name);
-    weights_linear(w, &l->fc2, c, t->config.inner, 1, "%s.mlp.fc2", name);
-}
-
 static void build(struct text_encoder *t)
 {
     struct weights *w = t->weights;
     const struct text_config *c = &t->config;
-    const int64_t token_shape[] = {c->vocabulary, c->width};
-    const int64_t position_shape[] = {c->tokens, c->width};
+    const int64_t width = c->layers.width;
+    const int64_t token_shape[] = {c->vocabulary, width};
+    const int64_t position_shape[] = {c->tokens, width};
     const char *prefix = weights_has(w, "text_model.final_layer_norm.weight") ? "text_model." : "";
     t->token_table =
         weights_table(w, 2, token_shape, "%sembeddings.token_embedding.weight", prefix);
     t->position_table =
         weights_table(w, 2, position_shape, "%sembeddings.position_embedding.weight", prefix);
-    t->layers = weights_alloc(w, (size_t)c->layers, sizeof(*t->layers));
-    for (int64_t i = 0; t->layers && i < c->layers; i++) {
-        char name[NAME_BYTES];
-        (void)snprintf(name, sizeof(name), "%sencoder.layers.%lld", prefix, (long long)i);
-        layer_build(t, &t->layers[i], name);
-    }
-    weights_norm(w, &t->final_norm, ATTN_NORM_LAYER, c->width, 0, c->eps, "%sfinal_layer_norm",
+    t->layers = clip_layers_build(w, &c->layers, prefix);
+    weights_norm(w, &t->final_norm, ATTN_NORM_LAYER, width, 0, c->layers.eps, "%sfinal_layer_norm",
                  prefix);
 }
 
@@ -121,7 +84,7 @@ attn_status text_encoder_open_adapted(struct compute *c, const struct model_sour
         status = config_read(source, &t->config, err);
     }
     if (status == ATTN_OK) {
-        status = lora_set_family(loras, t->config.width, err);
+        status = lora_set_family(loras, t->config.layers.width, err);
     }
     if (status == ATTN_OK) {
         status = weights_open_source(c, source, "model", &t->weights, err);
@@ -183,7 +146,7 @@ void text_encoder_set_scales(struct text_encoder *t, const float *scales, uint32
 attn_status text_encoder_extend(struct text_encoder *t, const float *vectors, int64_t n,
                                 int32_t *first, attn_error *err)
 {
-    const size_t width = (size_t)t->config.width;
+    const size_t width = (size_t)t->config.layers.width;
     const int64_t total = t->n_added + n;
     float *longer;
     if (n < 1 || total > MAX_ADDED) {
@@ -208,7 +171,7 @@ int64_t text_encoder_vocabulary(const struct text_encoder *t)
 
 int64_t text_encoder_width(const struct text_encoder *t)
 {
-    return t->config.width;
+    return t->config.layers.width;
 }
 
 int64_t text_encoder_tokens(const struct text_encoder *t)
@@ -218,7 +181,7 @@ int64_t text_encoder_tokens(const struct text_encoder *t)
 
 int32_t text_encoder_openclip(const struct text_encoder *t)
 {
-    return t->config.activation == ACT_GELU;
+    return t->config.layers.activation == ACT_GELU;
 }
 
 uint64_t text_encoder_peak(const struct text_encoder *t)
@@ -227,67 +190,6 @@ uint64_t text_encoder_peak(const struct text_encoder *t)
 }
 
 /* -- the forward pass ------------------------------------------------------------------------ */
-
-/* [B, tokens, width] as [B, heads, tokens, head dimension]. */
-static attn_tensor by_heads(const attn_tensor *x, int64_t heads)
-{
-    attn_tensor t = *x;
-    t.rank = 4;
-    t.shape[3] = x->shape[2] / heads;
-    t.shape[2] = x->shape[1];
-    t.shape[1] = heads;
-    t.stride[3] = 1;
-    t.stride[2] = x->stride[1];
-    t.stride[1] = t.shape[3];
-    t.align = 0;
-    return t;
-}
-
-/* x += out(attention(norm(x))); each token sees itself and those before it. */
-static void add_attention(attn_work *w, const struct text_encoder *t, const struct encoder_layer *l,
-                          const attn_tensor *x)
-{
-    const struct compute_api *api = work_api(w);
-    const int64_t width = t->config.width;
-    const uint64_t mark = work_mark(w);
-    const attn_tensor normed = take_like(w, x, width);
-    const attn_tensor q = take_like(w, x, width);
-    const attn_tensor k = take_like(w, x, width);
-    const attn_tensor v = take_like(w, x, width);
-    const struct epilogue add = {ACT_NONE, x};
-    const struct op_choice choice = {.op = t->op};
-    const attn_op_call call = {.size = sizeof(call),
-                               .flags = ATTN_CALL_BAND,
-                               .q = by_heads(&q, t->config.heads),
-                               .k = by_heads(&k, t->config.heads),
-                               .v = by_heads(&v, t->config.heads),
-                               .out = by_heads(&normed, t->config.heads),
-                               .band_lo = INT64_MIN,
-                               .band_hi = 0};
-    api->norm(w, &l->norm1, ACT_NONE, x, NULL, NULL, NULL, NULL, &normed);
-    api->linear(w, &normed, &l->q, NULL, &q);
-    api->linear(w, &normed, &l->k, NULL, &k);
-    api->linear(w, &normed, &l->v, NULL, &v);
-    work_attend_by(w, &choice, &call, NULL);
-    api->linear(w, &normed, &l->out, &add, x);
-    work_reset(w, mark);
-}
-
-/* x += fc2(activation(fc1(norm(x)))). */
-static void add_feed_forward(attn_work *w, const struct text_encoder *t,
-                             const struct encoder_layer *l, const attn_tensor *x)
-{
-    const struct compute_api *api = work_api(w);
-    const uint64_t mark = work_mark(w);
-    const struct epilogue activate = {t->config.activation, NULL};
-    const struct epilogue add = {ACT_NONE, x};
-    const attn_tensor normed = take_like(w, x, t->config.width);
-    const attn_tensor inner = take_like(w, x, t->config.inner);
-    api->norm(w, &l->norm2, ACT_NONE, x, NULL, NULL, NULL, NULL, &normed);
-    api->linear(w, &normed, &l->fc1, &activate, &inner);
-    api->linear(w, &inner, &l->fc2, &add, x);
-    work_reset(w, mark);
-}
 
 /* Row `row` of a matrix. */
 static attn_tensor row_of(const attn_tensor *matrix, int64_t row)
@@ -305,7 +207,7 @@ static attn_tensor row_of(const attn_tensor *matrix, int64_t row)
 static void embed_added(attn_work *w, const struct text_encoder *t, int64_t added, int64_t position,
                         const attn_tensor *row)
 {
-    const int64_t width = t->config.width;
+    const int64_t width = t->config.layers.width;
     const uint64_t mark = work_mark(w);
     const attn_tensor host = {.data = t->added + added * width,
                               .shape = {1, width},
@@ -338,7 +240,7 @@ static void embed(attn_work *w, const struct text_encoder *t, const attn_tensor 
     work_reset(w, mark);
     rows.rank = 2;
     rows.shape[0] = n;
-    rows.shape[1] = rows.stride[0] = t->config.width;
+    rows.shape[1] = rows.stride[0] = t->config.layers.width;
     rows.stride[1] = 1;
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] >= t->config.vocabulary) {
@@ -358,8 +260,7 @@ static attn_status forward(attn_work *w, const struct text_encoder *t, int64_t n
     w->n_scales = t->n_scales;
     embed(w, t, host_ids, plain, &x);
     for (int64_t i = 0; i < n_layers; i++) {
-        add_attention(w, t, &t->layers[i], &x);
-        add_feed_forward(w, t, &t->layers[i], &x);
+        clip_layer_forward(w, &t->config.layers, &t->layers[i], t->op, 1, &x);
     }
     api->norm(w, &t->final_norm, ACT_NONE, &x, NULL, NULL, NULL, NULL, &x);
     api->read(w, &x, out);
@@ -397,8 +298,8 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
 {
     const struct text_config *c = &t->config;
     const attn_tensor host_out = {.data = out,
-                                  .shape = {batch, c->tokens, c->width},
-                                  .stride = {c->tokens * c->width, c->width, 1},
+                                  .shape = {batch, c->tokens, c->layers.width},
+                                  .stride = {c->tokens * c->layers.width, c->layers.width, 1},
                                   .device_type = ATTN_DEVICE_CPU,
                                   .code = ATTN_CODE_FLOAT,
                                   .bits = 32,
@@ -412,7 +313,7 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
                                   .bits = 32,
                                   .lanes = 1,
                                   .rank = 2};
-    const int64_t n_layers = c->layers - clip_skip;
+    const int64_t n_layers = c->layers.layers - clip_skip;
     attn_tensor plain = host_ids;
     attn_work *w;
     attn_status status;
@@ -422,7 +323,7 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
     }
     if (n_layers < 0) {
         return attn_fail(err, ATTN_INVALID, "clip_skip is %u, the text encoder has %lld layers",
-                         clip_skip, (long long)c->layers);
+                         clip_skip, (long long)c->layers.layers);
     }
     status = ids_check(t, batch, ids, err);
     if (status == ATTN_OK) {
