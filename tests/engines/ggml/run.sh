@@ -13,7 +13,8 @@ if [ ! -d "$source" ]; then
     touch "$source/ggml.pc.in" # the package leaves it out and CMakeLists.txt asks for it
 fi
 if [ ! -f "$work/lib/src/libggml.so" ]; then
-    cmake -S "$source" -B "$work/lib" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON >"$work/cmake.log"
+    cmake -S "$source" -B "$work/lib" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DGGML_NATIVE=ON \
+        -DGGML_BUILD_TESTS=OFF -DGGML_BUILD_EXAMPLES=OFF >"$work/cmake.log"
     ninja -C "$work/lib" --quiet
 fi
 flags=(-O2 -Wall -Wextra -Werror -D_GNU_SOURCE "-I$root/abi" "-I$source/include")
