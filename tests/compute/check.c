@@ -86,7 +86,7 @@ static char *element_at(const attn_tensor *t, int64_t i)
 double element(const attn_tensor *t, int64_t i)
 {
     const char *at = element_at(t, i);
-    uint16_t half;
+    uint16_t half = 0;
     memcpy(&half, at, t->bits == 16 ? 2 : 0);
     if (t->code == ATTN_CODE_BFLOAT)
         return bfloat_value(half);
