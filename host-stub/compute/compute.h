@@ -44,12 +44,24 @@ struct conv_desc {
     const attn_tensor *weight, *bias;
     const struct conv_term *terms;
     uint32_t n_terms;
+    /* NULL: nothing of weight and bias is needed afterwards.  Else weight outlives the convolution:
+     * whenever a pass is planned it may be read again, in the layout that suits the pass, and
+     * weight_read(ctx, weight) then tells that it has been.  [any] */
+    void (*weight_read)(void *ctx, const attn_tensor *weight);
+    void *ctx;
 };
 
 /* What happens to a convolution's or linear's result before it is stored. */
 struct epilogue {
     enum activation activation;  /* applied after bias, before the residual */
     const attn_tensor *residual; /* added last; same shape as y; may be y; NULL for none */
+};
+
+/* compute_api.norm's arguments but for y. */
+struct norm_call {
+    const attn_norm *norm;
+    enum activation act;
+    const attn_tensor *x, *x2, *add, *scale, *shift; /* all but x may be NULL */
 };
 
 struct compute_api {
@@ -102,6 +114,10 @@ struct compute_api {
      * one), so that skip connections need no concatenation.  y may be a channel slice. */
     attn_status (*conv)(attn_work *w, const struct conv *conv, const attn_tensor *x,
                         const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y);
+    /* conv of norm's y, a group norm's, which need not be written anywhere.  NULL where nothing is
+     * won by it: call norm_conv, which does it in two steps then. */
+    attn_status (*norm_conv)(attn_work *w, const struct norm_call *n, const struct conv *conv,
+                             const struct epilogue *e, const attn_tensor *y);
 
     /* -- the rest -------------------------------------------------------------------------------
      */
@@ -138,6 +154,13 @@ struct compute_api {
                                const attn_tensor *mask_in, const attn_tensor *x0,
                                const attn_tensor *out);
 };
+
+/* y = conv(norm(x)), by the device's norm_conv where it has one. */
+attn_status norm_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
+                      const struct epilogue *e, const attn_tensor *y);
+/* In two steps, with scratch between them. */
+attn_status norm_then_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
+                           const struct epilogue *e, const attn_tensor *y);
 
 /* Every compute begins with it. */
 struct compute {

@@ -35,33 +35,32 @@ void resnet_build(struct weights *w, struct resnet *r, const struct resnet_desc 
         desc->in == desc->out ? NULL : conv_same(w, desc->in, desc->out, 1, name, "conv_shortcut");
 }
 
-/* y = silu(norm2(h)) with the time embedding in its place. */
-static void norm_with_time(attn_work *w, const struct resnet *r, const attn_tensor *time,
-                           const attn_tensor *h, const attn_tensor *y)
+/* y = conv2(silu(norm2(h))) + e, with the time embedding in its place. */
+static void second_half(attn_work *w, const struct resnet *r, const attn_tensor *time,
+                        const attn_tensor *h, const struct epilogue *e, const attn_tensor *y)
 {
-    const struct compute_api *api = work_api(w);
+    struct norm_call norm = {.norm = &r->norm2, .act = ACT_SILU, .x = h};
     attn_tensor projected;
-    attn_tensor scale;
     attn_tensor shift;
     int64_t shape[2];
-    if (!r->time.weight.rank) {
-        api->norm(w, &r->norm2, ACT_SILU, h, NULL, NULL, NULL, NULL, y);
-        return;
+    if (r->time.weight.rank) {
+        shape[0] = h->shape[0];
+        shape[1] = r->time.weight.shape[0];
+        projected = work_take(w, NULL, 2, shape);
+        work_api(w)->linear(w, time, &r->time, NULL, &projected);
+        norm.add = &projected;
     }
-    shape[0] = h->shape[0];
-    shape[1] = r->time.weight.shape[0];
-    projected = work_take(w, NULL, 2, shape);
-    api->linear(w, time, &r->time, NULL, &projected);
-    if (!r->scale_shift) {
-        api->norm(w, &r->norm2, ACT_SILU, h, NULL, &projected, NULL, NULL, y);
-        return;
+    if (r->scale_shift && norm.add) {
+        shift = projected;
+        projected.shape[1] = shift.shape[1] = r->out;
+        if (projected.data) {
+            shift.data = (char *)projected.data + r->out * projected.bits / 8;
+        }
+        norm.add = NULL;
+        norm.scale = &projected;
+        norm.shift = &shift;
     }
-    scale = shift = projected;
-    scale.shape[1] = shift.shape[1] = r->out;
-    if (projected.data) {
-        shift.data = (char *)projected.data + r->out * projected.bits / 8;
-    }
-    api->norm(w, &r->norm2, ACT_SILU, h, NULL, NULL, &scale, &shift, y);
+    norm_conv(w, &norm, r->conv2, e, y);
 }
 
 void resnet_forward(attn_work *w, const struct resnet *r, const attn_tensor *x,
@@ -69,19 +68,15 @@ void resnet_forward(attn_work *w, const struct resnet *r, const attn_tensor *x,
 {
     const struct compute_api *api = work_api(w);
     const uint64_t mark = work_mark(w);
-    attn_tensor hidden = take_like(w, x, r->out);
-    const uint64_t inner = work_mark(w);
-    attn_tensor normed = take_like(w, x, r->in);
-    struct epilogue add = {ACT_NONE, r->shortcut ? y : x};
+    const struct norm_call norm = {.norm = &r->norm1, .act = ACT_SILU, .x = x, .x2 = x2};
+    const struct epilogue add = {ACT_NONE, r->shortcut ? y : x};
+    const attn_tensor hidden = take_like(w, x, r->out);
 
-    api->norm(w, &r->norm1, ACT_SILU, x, x2, NULL, NULL, NULL, &normed);
-    api->conv(w, r->conv1, &normed, NULL, NULL, &hidden);
-    work_reset(w, inner);
-    norm_with_time(w, r, time, &hidden, &hidden);
+    norm_conv(w, &norm, r->conv1, NULL, &hidden);
     if (r->shortcut) {
         api->conv(w, r->shortcut, x, x2, NULL, y);
     }
-    api->conv(w, r->conv2, &hidden, NULL, &add, y);
+    second_half(w, r, time, &hidden, &add, y);
     if (r->output_scale != 1.0f) {
         work_math(w)->combine(w, 1.0f / r->output_scale, y, 0.0f, y, y);
     }

@@ -463,6 +463,11 @@ void weights_norm(struct weights *w, attn_norm *norm, uint32_t kind, int64_t cha
     norm->bias = device_tensor(w, name, ".bias", 1, &channels);
 }
 
+static void conv_read(void *ctx, const attn_tensor *weight)
+{
+    let_go(ctx, weight);
+}
+
 struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const char *format, ...)
 {
     const int64_t shape[] = {desc->out_channels, desc->in_channels, desc->kernel, desc->kernel};
@@ -483,6 +488,8 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     }
     d.weight = &weight;
     d.bias = &bias;
+    d.weight_read = conv_read;
+    d.ctx = w;
     w->status = w->compute->api->conv_create(w->compute, &d, &item->of.conv, w->err);
     if (w->status != ATTN_OK) {
         return NULL;

@@ -96,6 +96,12 @@ static void conv_run(attn_work *w, void *arg)
     work_compute(w)->api->conv(w, a->conv, &a->x, &a->x2, &a->e, &a->y);
 }
 
+static void weight_read(void *ctx, const attn_tensor *weight)
+{
+    (void)ctx;
+    (void)weight;
+}
+
 static void conv(int64_t b, int64_t size, int64_t in, int64_t in2, int64_t out, int64_t kernel,
                  int64_t stride)
 {
@@ -117,7 +123,8 @@ static void conv(int64_t b, int64_t size, int64_t in, int64_t in2, int64_t out, 
                           .stride = stride,
                           .pad_low = kernel / 2,
                           .pad_high = kernel / 2,
-                          .weight = &weight.t};
+                          .weight = &weight.t,
+                          .weight_read = weight_read};
     struct conv_arg a = {.x = x.t, .y = y.t};
     if (in2)
         a.x2 = x2.t;

@@ -46,8 +46,8 @@ static int64_t out_size(const struct conv *conv, int64_t in)
     return room < 0 ? 0 : room / conv->stride + 1;
 }
 
-static attn_status check(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                         const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
+attn_status conv_check(attn_work *w, const struct conv *conv, const attn_tensor *x,
+                       const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
 {
     const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x,
                                 e && tensor_here(e->residual) ? e->residual : y};
@@ -75,15 +75,19 @@ static attn_status check(attn_work *w, const struct conv *conv, const attn_tenso
 attn_status cpu_conv(attn_work *w, const struct conv *conv, const attn_tensor *x,
                      const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
 {
-    if (check(w, conv, x, x2, e, y) != ATTN_OK)
+    if (conv_check(w, conv, x, x2, e, y) != ATTN_OK)
         return w->status;
+    const struct conv_call call = {.conv = conv,
+                                   .x = x,
+                                   .x2 = tensor_here(x2) ? x2 : NULL,
+                                   .residual = epilogue_residual(e),
+                                   .act = e ? e->activation : ACT_NONE,
+                                   .y = y};
     uint64_t mark = work_mark(w);
     if (conv->terms)
-        conv_terms_run(w, conv, x, x2, e, y);
+        conv_terms_run(w, &call);
     else
-        conv_run(w, conv, x, tensor_here(x2) ? x2 : NULL,
-                 e && tensor_here(e->residual) ? e->residual : NULL, e ? e->activation : ACT_NONE,
-                 y);
+        conv_run(w, &call);
     work_reset(w, mark);
     return w->status;
 }

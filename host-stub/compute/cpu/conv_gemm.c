@@ -110,18 +110,23 @@ static void product(const struct conv *conv, const attn_tensor *x, const attn_te
     gemm_run(&g);
 }
 
-attn_status conv_run(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                     const attn_tensor *x2, const attn_tensor *residual, enum activation act,
-                     const attn_tensor *y)
+bool conv_takes_norm(attn_work *w, const struct conv *conv, const attn_tensor *x)
 {
-    attn_tensor in = rows_input(w, x), in2, add;
+    (void)w, (void)conv, (void)x;
+    return false;
+}
+
+attn_status conv_run(attn_work *w, const struct conv_call *call)
+{
+    const attn_tensor *x2 = call->x2, *residual = call->residual;
+    attn_tensor in = rows_input(w, call->x), in2, add;
     if (x2)
         in2 = rows_input(w, x2);
     if (residual)
         add = rows_input(w, residual);
-    attn_tensor out = rows_output(w, y);
+    attn_tensor out = rows_output(w, call->y);
     if (work_dry(w) || w->status != ATTN_OK)
         return w->status;
-    product(conv, &in, x2 ? &in2 : NULL, residual ? &add : NULL, act, &out);
-    return rows_finish(w, &out, y);
+    product(call->conv, &in, x2 ? &in2 : NULL, residual ? &add : NULL, call->act, &out);
+    return rows_finish(w, &out, call->y);
 }

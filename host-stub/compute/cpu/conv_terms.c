@@ -30,6 +30,7 @@ attn_status conv_terms_create(struct conv *conv, const struct conv_desc *d, attn
         down.bias = NULL;
         down.terms = NULL;
         down.n_terms = 0;
+        down.weight_read = NULL; /* which speaks of the convolution's own */
         down.out_channels = t->down.shape[0];
         conv->terms->of[conv->terms->n++] =
             (struct term){.up = {.weight = t->up}, .factor = t->factor, .slot = t->slot};
@@ -66,21 +67,23 @@ static void add_term(attn_work *w, const struct term *t, const attn_tensor *x,
     work_reset(w, mark);
 }
 
-attn_status conv_terms_run(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                           const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
+attn_status conv_terms_run(attn_work *w, const struct conv_call *call)
 {
-    const attn_tensor *second = tensor_here(x2) ? x2 : NULL;
-    const attn_tensor *residual = e && tensor_here(e->residual) ? e->residual : NULL;
-    const enum activation act = e ? e->activation : ACT_NONE;
+    const struct conv_terms *terms = call->conv->terms;
     /* The activation acts on the whole sum, before the residual joins. */
-    const attn_tensor sum = act == ACT_NONE ? *y : work_take(w, NULL, 4, y->shape);
-    conv_run(w, conv, x, second, act == ACT_NONE ? residual : NULL, ACT_NONE, &sum);
-    for (uint32_t i = 0; i < conv->terms->n; ++i)
-        add_term(w, &conv->terms->of[i], x, second, &sum);
-    if (act == ACT_NONE)
+    const bool plain = call->act == ACT_NONE;
+    const attn_tensor sum = plain ? *call->y : work_take(w, NULL, 4, call->y->shape);
+    struct conv_call first = *call;
+    first.act = ACT_NONE;
+    first.residual = plain ? call->residual : NULL;
+    first.y = &sum;
+    conv_run(w, &first);
+    for (uint32_t i = 0; i < terms->n; ++i)
+        add_term(w, &terms->of[i], call->x, call->x2, &sum);
+    if (plain)
         return w->status;
-    cpu_activate(w, act, &sum, &sum);
-    if (residual)
-        return cpu_combine(w, 1.0f, &sum, 1.0f, residual, y);
-    return cpu_copy(w, &sum, y);
+    cpu_activate(w, call->act, &sum, &sum);
+    if (call->residual)
+        return cpu_combine(w, 1.0f, &sum, 1.0f, call->residual, call->y);
+    return cpu_copy(w, &sum, call->y);
 }

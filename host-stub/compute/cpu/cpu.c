@@ -33,6 +33,7 @@ static const struct compute_api cpu_api = {
     .conv_create = cpu_conv_create,
     .conv_destroy = cpu_conv_destroy,
     .conv = cpu_conv,
+    .norm_conv = cpu_norm_conv,
     .linear = cpu_linear_epilogue,
     .geglu = cpu_geglu,
     .norm = cpu_norm,

@@ -125,6 +125,15 @@ attn_status cpu_geglu(attn_work *w, const attn_tensor *x, const attn_linear *lin
 attn_status cpu_norm(attn_work *w, const attn_norm *norm, enum activation act, const attn_tensor *x,
                      const attn_tensor *x2, const attn_tensor *add, const attn_tensor *scale,
                      const attn_tensor *shift, const attn_tensor *y);
+/* A group norm as act(x * factor + term), both fp32 [B, C] in scratch, which the caller gives back
+ * after use. */
+struct folded_norm {
+    enum activation act;
+    const float *factor, *term;
+};
+attn_status cpu_norm_fold(attn_work *w, const struct norm_call *n, struct folded_norm *out);
+attn_status cpu_norm_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
+                          const struct epilogue *e, const attn_tensor *y);
 attn_status cpu_plugin_norm(attn_work *w, const attn_norm *norm, const attn_tensor *x,
                             const attn_tensor *zq, const attn_tensor *y);
 

@@ -14,6 +14,9 @@
 /* Rows of one tile: as many as the registers hold, at most this. */
 #define TILE_ROWS_MAX 12
 
+/* Channels of one block, where a library wants pictures as [B, blocks, H, W, CHANNEL_BLOCK]. */
+#define CHANNEL_BLOCK 16
+
 /* One tile of a matrix product: `rows` rows of x times one panel of weights.
  *
  * The depth of the product is cut into segments: for a linear one, for a convolution one per tap,
@@ -70,6 +73,15 @@ struct kernels {
      */
     void (*layer_norm)(int64_t n, float eps, const float *x, const float *weight, const float *bias,
                        float *y);
+
+    /* One block of n <= CHANNEL_BLOCK channels of a row of pixels.  In: x [pixels, stride] to y
+     * [pixels, CHANNEL_BLOCK], act(x[c] * scale[c] + shift[c]), or x where scale is NULL; 0 beyond
+     * n.  Out: x [pixels, CHANNEL_BLOCK] to y [pixels, stride], act(x) + add (NULL: none; may be
+     * y). */
+    void (*block_in)(enum activation act, int64_t pixels, int64_t n, const float *x, int64_t stride,
+                     const float *scale, const float *shift, float *y);
+    void (*block_out)(enum activation act, int64_t pixels, int64_t n, const float *x,
+                      const float *add, int64_t add_stride, float *y, int64_t stride);
 };
 
 extern const struct kernels kernels_c;

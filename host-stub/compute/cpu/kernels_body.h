@@ -6,15 +6,20 @@
  *   TILE_ROWS               rows of a tile: 2 TILE_ROWS vectors of sums, four of weights and two of
  *                           x fill the registers
  * and is compiled with the flags of that instruction set.  Vectors are the compiler's own
- * (vector_size), so the source knows no instruction.
+ * (vector_size), so the source knows no instruction but the masks of AVX-512.
  */
 #include "kernels.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
+#if defined(__AVX512F__) && LANES == 16
+#include <immintrin.h>
+#endif
 
 #include "kernels_math.h"
 
+#include "kernels_blocks.h"
 #include "kernels_rows.h"
 #include "kernels_tile.h"
 
@@ -34,4 +39,6 @@ const struct kernels KERNELS = {
     .moments = moments,
     .affine = affine,
     .layer_norm = layer_norm,
+    .block_in = block_in,
+    .block_out = block_out,
 };

@@ -27,6 +27,18 @@ INLINE vec vec_of(float x)
     return x - (vec){0};
 }
 
+/* n of LANES, 0 after them. */
+#if defined(__AVX512F__) && LANES == 16
+INLINE vec vec_part(const float *x, int64_t n)
+{
+    return (vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1u), x);
+}
+
+INLINE void vec_store_part(float *y, vec v, int64_t n)
+{
+    _mm512_mask_storeu_ps(y, (__mmask16)((1u << n) - 1u), (__m512)v);
+}
+#else
 INLINE vec vec_part(const float *x, int64_t n)
 {
     float part[LANES] = {0};
@@ -40,6 +52,7 @@ INLINE void vec_store_part(float *y, vec v, int64_t n)
     vec_store(part, v);
     memcpy(y, part, (size_t)n * sizeof *y);
 }
+#endif
 
 /* Where the condition holds (all bits set) a, else b. */
 INLINE vec vec_select(vec_bits condition, vec a, vec b)

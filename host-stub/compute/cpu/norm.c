@@ -1,4 +1,4 @@
-/* norm.c: group, layer and spatial normalisation.
+/* norm.c: group and layer normalisation.
  *
  * A group norm sums in double over blocks of rows, then becomes one multiplication and one addition
  * per element: with the time embedding `add`, the norm's own weight and bias, and the modulation
@@ -124,7 +124,8 @@ static float *vector_load(attn_work *w, const attn_tensor *t)
     return copy.data;
 }
 
-static attn_status run_group(attn_work *w, struct group_norm *g)
+/* Sums, and what they become; 0 rows leave the scratch as it is. */
+static attn_status group_fold(attn_work *w, struct group_norm *g)
 {
     attn_tensor f64 = {.code = ATTN_CODE_FLOAT, .bits = 64};
     int64_t threads = g->cpu->base.host.max_threads;
@@ -134,44 +135,54 @@ static attn_status run_group(attn_work *w, struct group_norm *g)
     g->blocks = (g->rows + g->block_rows - 1) / g->block_rows;
     const int64_t sums[] = {g->batch * g->blocks, 2, g->channels};
     const int64_t folded[] = {g->batch, g->channels};
-    g->sums = work_take(w, &f64, 3, sums).data;
     g->factor = work_take(w, NULL, 2, folded).data;
     g->term = work_take(w, NULL, 2, folded).data;
+    uint64_t mark = work_mark(w);
+    g->sums = work_take(w, &f64, 3, sums).data;
+    work_reset(w, mark);
     if (work_dry(w) || w->status != ATTN_OK || !g->batch || !g->rows)
         return w->status;
     parallel(g->cpu, g->batch * g->blocks, 1, sum_blocks, g);
     fold(g);
-    parallel(g->cpu, g->batch * g->rows, row_grain(g->channels), apply_rows, g);
     return w->status;
 }
 
-static attn_status group(attn_work *w, const attn_norm *norm, enum activation act,
-                         const attn_tensor *x, const attn_tensor *x2,
-                         const attn_tensor *const *vectors, const attn_tensor *y)
+static struct group_norm group_of(attn_work *w, const struct norm_call *n)
 {
+    const attn_tensor *vectors[] = {&n->norm->weight, &n->norm->bias, n->add, n->scale, n->shift};
+    const attn_tensor *x = n->x;
     struct group_norm g = {.cpu = cpu_of(w),
                            .batch = x->shape[0],
                            .rows = x->rank == 4 ? x->shape[1] * x->shape[2] : x->shape[1],
-                           .channels = tensor_last(y),
-                           .groups = norm->groups,
-                           .eps = norm->eps,
-                           .act = act};
-    attn_tensor in = rows_input(w, x), out = rows_output(w, y);
+                           .channels = tensor_last(x),
+                           .groups = n->norm->groups,
+                           .eps = n->norm->eps,
+                           .act = n->act};
+    attn_tensor in = rows_input(w, x);
     g.x[0] = rows_of(&in);
     g.even[0] = rows_even(&in);
     g.width[0] = tensor_last(x);
-    if (tensor_here(x2)) {
-        attn_tensor in2 = rows_input(w, x2);
+    if (tensor_here(n->x2)) {
+        attn_tensor in2 = rows_input(w, n->x2);
         g.x[1] = rows_of(&in2);
         g.even[1] = rows_even(&in2);
-        g.width[1] = tensor_last(x2);
+        g.width[1] = tensor_last(n->x2);
+        g.channels += g.width[1];
     }
-    g.y = rows_of(&out);
     for (int i = 0; i < 5; ++i)
         g.vectors[i] = vector_load(w, vectors[i]);
-    if (run_group(w, &g) == ATTN_OK)
-        rows_finish(w, &out, y);
-    return w->status;
+    return g;
+}
+
+static attn_status group(attn_work *w, const struct norm_call *n, const attn_tensor *y)
+{
+    attn_tensor out = rows_output(w, y);
+    struct group_norm g = group_of(w, n);
+    g.y = rows_of(&out);
+    if (group_fold(w, &g) != ATTN_OK || work_dry(w) || !g.batch || !g.rows)
+        return w->status;
+    parallel(g.cpu, g.batch * g.rows, row_grain(g.channels), apply_rows, &g);
+    return rows_finish(w, &out, y);
 }
 
 struct layer_norm {
@@ -212,10 +223,11 @@ static attn_status layer(attn_work *w, const attn_norm *norm, enum activation ac
     return rows_finish(w, &out, y);
 }
 
-static attn_status check(attn_work *w, const attn_norm *norm, const attn_tensor *x,
-                         const attn_tensor *x2, const attn_tensor *const *vectors,
-                         const attn_tensor *y)
+static attn_status check(attn_work *w, const struct norm_call *n, const attn_tensor *y)
 {
+    const attn_norm *norm = n->norm;
+    const attn_tensor *x = n->x, *x2 = n->x2;
+    const attn_tensor *vectors[] = {&norm->weight, &norm->bias, n->add, n->scale, n->shift};
     const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x};
     if (w->status != ATTN_OK || check_floats(w, "norm", 3, all) != ATTN_OK)
         return w->status;
@@ -253,95 +265,26 @@ attn_status cpu_norm(attn_work *w, const attn_norm *norm, enum activation act, c
                      const attn_tensor *x2, const attn_tensor *add, const attn_tensor *scale,
                      const attn_tensor *shift, const attn_tensor *y)
 {
-    const attn_tensor *vectors[] = {&norm->weight, &norm->bias, add, scale, shift};
-    if (check(w, norm, x, x2, vectors, y) != ATTN_OK)
+    const struct norm_call n = {norm, act, x, x2, add, scale, shift};
+    if (check(w, &n, y) != ATTN_OK)
         return w->status;
     uint64_t mark = work_mark(w);
     if (norm->kind == ATTN_NORM_GROUP)
-        group(w, norm, act, x, x2, vectors, y);
+        group(w, &n, y);
     else
         layer(w, norm, act, x, y);
     work_reset(w, mark);
     return w->status;
 }
 
-/* -- spatial ----------------------------------------------------------------------------------- */
-
-/* [B, C, H, W] seen as [B, H, W, C]. */
-static attn_tensor channels_last(const attn_tensor *t)
+attn_status cpu_norm_fold(attn_work *w, const struct norm_call *n, struct folded_norm *out)
 {
-    attn_tensor r = *t;
-    const int from[] = {0, 2, 3, 1};
-    for (int i = 0; i < 4; ++i) {
-        r.shape[i] = t->shape[from[i]];
-        r.stride[i] = t->stride[from[i]];
-    }
-    return r;
-}
-
-struct modulation {
-    int64_t height, width, z_height, z_width, channels;
-    float *n;              /* [B, height, width, channels] */
-    const float *by, *add; /* [B, z_height, z_width, channels] */
-};
-
-/* Convolutions of one pixel and nearest enlargement commute: zq stays small. */
-static void modulate_lines(void *arg, int64_t begin, int64_t end, uint32_t thread)
-{
-    const struct modulation *m = arg;
-    (void)thread;
-    for (int64_t line = begin; line < end; ++line) {
-        int64_t batch = line / m->height;
-        int64_t zy = nearest_index(line % m->height, m->z_height, m->height);
-        for (int64_t x = 0; x < m->width; ++x) {
-            int64_t zx = nearest_index(x, m->z_width, m->width);
-            int64_t z = ((batch * m->z_height + zy) * m->z_width + zx) * m->channels;
-            float *n = m->n + (line * m->width + x) * m->channels;
-            for (int64_t c = 0; c < m->channels; ++c)
-                n[c] = n[c] * m->by[z + c] + m->add[z + c];
-        }
-    }
-}
-
-static attn_status spatial(attn_work *w, const attn_norm *norm, const attn_tensor *x,
-                           const attn_tensor *zq, const attn_tensor *y)
-{
-    attn_tensor in = channels_last(x), out = channels_last(y), z = channels_last(zq);
-    attn_norm plain = *norm;
-    plain.kind = ATTN_NORM_GROUP;
-    attn_tensor n = work_take(w, NULL, 4, in.shape);
-    const int64_t z_shape[] = {z.shape[0], z.shape[1], z.shape[2], in.shape[3]};
-    attn_tensor by = work_take(w, NULL, 4, z_shape), add = work_take(w, NULL, 4, z_shape);
-    cpu_norm(w, &plain, ACT_NONE, &in, NULL, NULL, NULL, NULL, &n);
-    cpu_linear(w, 1.0f, &z, &norm->conv_y, 0.0f, NULL, &by);
-    cpu_linear(w, 1.0f, &z, &norm->conv_b, 0.0f, NULL, &add);
-    if (w->status == ATTN_OK && !work_dry(w)) {
-        struct modulation m = {.height = in.shape[1],
-                               .width = in.shape[2],
-                               .z_height = z.shape[1],
-                               .z_width = z.shape[2],
-                               .channels = in.shape[3],
-                               .n = n.data,
-                               .by = by.data,
-                               .add = add.data};
-        parallel(cpu_of(w), in.shape[0] * m.height, 1, modulate_lines, &m);
-    }
-    return cpu_copy(w, &n, &out);
-}
-
-attn_status cpu_plugin_norm(attn_work *w, const attn_norm *norm, const attn_tensor *x,
-                            const attn_tensor *zq, const attn_tensor *y)
-{
-    if (w->status != ATTN_OK || norm->kind != ATTN_NORM_SPATIAL)
-        return w->status != ATTN_OK ? w->status
-                                    : cpu_norm(w, norm, ACT_NONE, x, NULL, NULL, NULL, NULL, y);
-    if (x->rank != 4 || y->rank != 4 || !tensor_here(zq) || zq->rank != 4 ||
-        !tensor_same_shape(x, y) || zq->shape[0] != x->shape[0])
-        return work_fail(
-            w, ATTN_INVALID, "spatial norm: x %s, zq %s, y %s: expected [B, C, H, W] of one batch",
-            tensor_describe(x).text, tensor_describe(zq).text, tensor_describe(y).text);
-    uint64_t mark = work_mark(w);
-    spatial(w, norm, x, zq, y);
-    work_reset(w, mark);
+    attn_tensor y = *n->x; /* what the shapes of y would be */
+    y.shape[y.rank - 1] += tensor_here(n->x2) ? tensor_last(n->x2) : 0;
+    if (check(w, n, &y) != ATTN_OK)
+        return w->status;
+    struct group_norm g = group_of(w, n);
+    group_fold(w, &g);
+    *out = (struct folded_norm){.act = n->act, .factor = g.factor, .term = g.term};
     return w->status;
 }

@@ -1,155 +1,17 @@
 /* onednn.c: see onednn.h.  oneDNN runs on libgomp, as parallel_for does: one pool of threads. */
-#include "onednn.h"
+#include "onednn_private.h"
 
 #include <omp.h>
-#include <oneapi/dnnl/dnnl.h>
 #include <oneapi/dnnl/dnnl_debug.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct onednn {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-    int threads;
-};
-
-enum { X, WEIGHTS, BIAS, Y, SCRATCH, ARGS };
 static const int arg_id[ARGS] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST,
                                  DNNL_ARG_SCRATCHPAD};
 
-struct onednn_plan {
-    struct onednn *o;
-    dnnl_primitive_desc_t desc;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t memory[ARGS]; /* NULL: not among the arguments, or the weights' own */
-    uint64_t scratch;
-};
-
-struct onednn_weights {
-    dnnl_memory_t memory;
-};
-
-/* -- where 2.x and 3.x differ ------------------------------------------------------------------ */
-
-#if DNNL_VERSION_MAJOR >= 3
-typedef const_dnnl_memory_desc_t layout_ref;
-struct layout {
-    dnnl_memory_desc_t d;
-};
-
-static layout_ref layout_see(const struct layout *l)
-{
-    return l->d;
-}
-
-static void layout_free(struct layout *l)
-{
-    if (l->d)
-        (void)dnnl_memory_desc_destroy(l->d);
-}
-
-static dnnl_status_t layout_tag(struct layout *l, int n, const dnnl_dims_t dims,
-                                dnnl_format_tag_t tag)
-{
-    return dnnl_memory_desc_create_with_tag(&l->d, n, dims, dnnl_f32, tag);
-}
-
-static dnnl_status_t layout_strides(struct layout *l, int n, const dnnl_dims_t dims,
-                                    const dnnl_dims_t strides)
-{
-    return dnnl_memory_desc_create_with_strides(&l->d, n, dims, dnnl_f32, strides);
-}
-
-static dnnl_status_t add_sum(dnnl_post_ops_t ops)
-{
-    return dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef);
-}
-
-static dnnl_status_t add_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
-{
-    return dnnl_post_ops_append_eltwise(ops, kind, alpha, 0.0f);
-}
-
-static dnnl_status_t describe_conv(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                   const struct layout *l, const dnnl_dims_t *geometry,
-                                   dnnl_primitive_attr_t attr)
-{
-    const dnnl_dims_t undilated = {0, 0};
-    return dnnl_convolution_forward_primitive_desc_create(
-        out, engine, dnnl_forward_inference, dnnl_convolution_direct, l[X].d, l[WEIGHTS].d,
-        l[BIAS].d, l[Y].d, geometry[0], undilated, geometry[1], geometry[2], attr);
-}
-
-static dnnl_status_t describe_linear(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                     const struct layout *l, bool bias, dnnl_primitive_attr_t attr)
-{
-    return dnnl_matmul_primitive_desc_create(out, engine, l[X].d, l[WEIGHTS].d,
-                                             bias ? l[BIAS].d : NULL, l[Y].d, attr);
-}
-#else
-typedef const dnnl_memory_desc_t *layout_ref;
-struct layout {
-    dnnl_memory_desc_t d;
-};
-
-static layout_ref layout_see(const struct layout *l)
-{
-    return &l->d;
-}
-
-static void layout_free(struct layout *l)
-{
-    (void)l;
-}
-
-static dnnl_status_t layout_tag(struct layout *l, int n, const dnnl_dims_t dims,
-                                dnnl_format_tag_t tag)
-{
-    return dnnl_memory_desc_init_by_tag(&l->d, n, dims, dnnl_f32, tag);
-}
-
-static dnnl_status_t layout_strides(struct layout *l, int n, const dnnl_dims_t dims,
-                                    const dnnl_dims_t strides)
-{
-    return dnnl_memory_desc_init_by_strides(&l->d, n, dims, dnnl_f32, strides);
-}
-
-static dnnl_status_t add_sum(dnnl_post_ops_t ops)
-{
-    return dnnl_post_ops_append_sum(ops, 1.0f);
-}
-
-static dnnl_status_t add_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kind, float alpha)
-{
-    return dnnl_post_ops_append_eltwise(ops, 1.0f, kind, alpha, 0.0f);
-}
-
-static dnnl_status_t describe_conv(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                   const struct layout *l, const dnnl_dims_t *geometry,
-                                   dnnl_primitive_attr_t attr)
-{
-    dnnl_convolution_desc_t d;
-    dnnl_status_t status = dnnl_convolution_forward_desc_init(
-        &d, dnnl_forward_inference, dnnl_convolution_direct, &l[X].d, &l[WEIGHTS].d, &l[BIAS].d,
-        &l[Y].d, geometry[0], geometry[1], geometry[2]);
-    return status == dnnl_success ? dnnl_primitive_desc_create(out, &d, attr, engine, NULL)
-                                  : status;
-}
-
-static dnnl_status_t describe_linear(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                     const struct layout *l, bool bias, dnnl_primitive_attr_t attr)
-{
-    dnnl_matmul_desc_t d;
-    dnnl_status_t status =
-        dnnl_matmul_desc_init(&d, &l[X].d, &l[WEIGHTS].d, bias ? &l[BIAS].d : NULL, &l[Y].d);
-    return status == dnnl_success ? dnnl_primitive_desc_create(out, &d, attr, engine, NULL)
-                                  : status;
-}
-#endif
-
 /* -- the engine -------------------------------------------------------------------------------- */
 
-static attn_status refuse(attn_error *err, const char *what, dnnl_status_t status)
+attn_status onednn_refuse(attn_error *err, const char *what, dnnl_status_t status)
 {
     return attn_fail(err, status == dnnl_out_of_memory ? ATTN_NOMEM : ATTN_INTERNAL,
                      "oneDNN: %s: %s", what, dnnl_status2str(status));
@@ -166,7 +28,7 @@ attn_status onednn_open(uint32_t n_threads, struct onednn **out, attn_error *err
         status = dnnl_stream_create(&o->stream, o->engine, dnnl_stream_default_flags);
     if (status != dnnl_success) {
         onednn_close(o);
-        return refuse(err, "creating an engine for the CPU", status);
+        return onednn_refuse(err, "creating an engine for the CPU", status);
     }
     *out = o;
     return ATTN_OK;
@@ -183,16 +45,14 @@ void onednn_close(struct onednn *o)
     free(o);
 }
 
-/* oneDNN takes as many threads as OpenMP would give the calling thread: the compute's number for
- * as long as its calls last.  Returns what to give back to threads_leave. */
-static int threads_enter(const struct onednn *o)
+int onednn_threads_enter(const struct onednn *o)
 {
     int before = omp_get_max_threads();
     omp_set_num_threads(o->threads);
     return before;
 }
 
-static void threads_leave(int before)
+void onednn_threads_leave(int before)
 {
     omp_set_num_threads(before);
 }
@@ -284,18 +144,21 @@ static dnnl_status_t conv_describe(struct onednn_plan *plan, const struct onednn
     const dnnl_dims_t x = {c->batch, c->in, c->height, c->width};
     const dnnl_dims_t w = {c->out, c->in, c->kernel, c->kernel}, b = {c->out};
     const dnnl_dims_t y = {c->batch, c->out, c->out_height, c->out_width};
+    const int64_t above = c->halo ? 0 : c->pad_low, below = c->halo ? 0 : c->pad_high;
     const dnnl_dims_t geometry[3] = {
-        {c->stride, c->stride}, {c->pad_low, c->pad_low}, {c->pad_high, c->pad_high}};
+        {c->stride, c->stride}, {above, c->pad_low}, {below, c->pad_high}};
+    const dnnl_format_tag_t tag = c->winograd ? dnnl_nChw16c : dnnl_nhwc;
     struct layout l[ARGS] = {0};
-    dnnl_status_t status = layout_tag(&l[X], 4, x, dnnl_nhwc);
+    dnnl_status_t status = layout_tag(&l[X], 4, x, tag);
     if (status == dnnl_success)
         status = layout_tag(&l[WEIGHTS], 4, w, dnnl_format_tag_any);
     if (status == dnnl_success)
         status = layout_tag(&l[BIAS], 1, b, dnnl_a);
     if (status == dnnl_success)
-        status = layout_tag(&l[Y], 4, y, dnnl_nhwc);
+        status = layout_tag(&l[Y], 4, y, tag);
     if (status == dnnl_success)
-        status = describe_conv(&plan->desc, plan->o->engine, l, geometry, attr);
+        status = (c->winograd ? describe_winograd : describe_conv)(&plan->desc, plan->o->engine, l,
+                                                                   geometry, attr);
     for (int i = 0; i < ARGS; ++i)
         layout_free(&l[i]);
     return status;
@@ -308,7 +171,7 @@ attn_status onednn_conv_plan(struct onednn *o, const struct onednn_conv *c,
     if (!plan)
         return attn_fail(err, ATTN_NOMEM, "no memory for a convolution's plan");
     plan->o = o;
-    int before = threads_enter(o);
+    int before = onednn_threads_enter(o);
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t status = attr_make(c->activation, c->accumulate, &attr);
     if (status == dnnl_success)
@@ -317,10 +180,12 @@ attn_status onednn_conv_plan(struct onednn *o, const struct onednn_conv *c,
         status = plan_finish(plan, true, true);
     if (attr)
         (void)dnnl_primitive_attr_destroy(attr);
-    threads_leave(before);
+    onednn_threads_leave(before);
     if (status != dnnl_success) {
         onednn_plan_free(plan);
-        return refuse(err, "planning a convolution", status);
+        if (c->winograd && status == dnnl_unimplemented)
+            return ATTN_UNSUPPORTED;
+        return onednn_refuse(err, "planning a convolution", status);
     }
     *out = plan;
     return ATTN_OK;
@@ -355,7 +220,7 @@ attn_status onednn_linear_plan(struct onednn *o, const struct onednn_linear *p,
     if (!plan)
         return attn_fail(err, ATTN_NOMEM, "no memory for a linear's plan");
     plan->o = o;
-    int before = threads_enter(o);
+    int before = onednn_threads_enter(o);
     dnnl_primitive_attr_t attr = NULL;
     dnnl_status_t status = attr_make(p->activation, p->accumulate, &attr);
     if (status == dnnl_success)
@@ -364,108 +229,13 @@ attn_status onednn_linear_plan(struct onednn *o, const struct onednn_linear *p,
         status = plan_finish(plan, false, p->bias);
     if (attr)
         (void)dnnl_primitive_attr_destroy(attr);
-    threads_leave(before);
+    onednn_threads_leave(before);
     if (status != dnnl_success) {
         onednn_plan_free(plan);
-        return refuse(err, "planning a linear", status);
+        return onednn_refuse(err, "planning a linear", status);
     }
     *out = plan;
     return ATTN_OK;
-}
-
-/* -- weights ----------------------------------------------------------------------------------- */
-
-static dnnl_status_t reorder(const struct onednn *o, layout_ref from_layout, dnnl_memory_t from,
-                             layout_ref to_layout, dnnl_memory_t to)
-{
-    dnnl_primitive_desc_t desc = NULL;
-    dnnl_primitive_t primitive = NULL;
-    const dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
-    dnnl_status_t status = dnnl_reorder_primitive_desc_create(&desc, from_layout, o->engine,
-                                                              to_layout, o->engine, NULL);
-    if (status == dnnl_success)
-        status = dnnl_primitive_create(&primitive, desc);
-    if (status == dnnl_success)
-        status = dnnl_primitive_execute(primitive, o->stream, 2, args);
-    if (status == dnnl_success)
-        status = dnnl_stream_wait(o->stream);
-    if (primitive)
-        (void)dnnl_primitive_destroy(primitive);
-    if (desc)
-        (void)dnnl_primitive_desc_destroy(desc);
-    return status;
-}
-
-static attn_status weights_make(const struct onednn_plan *plan, layout_ref from_layout,
-                                dnnl_memory_t from, struct onednn_weights **out, attn_error *err)
-{
-    struct onednn_weights *w = calloc(1, sizeof *w);
-    if (!w)
-        return attn_fail(err, ATTN_NOMEM, "no memory for a convolution's weights");
-    int before = threads_enter(plan->o);
-    layout_ref layout = plan_layout(plan, dnnl_query_weights_md);
-    dnnl_status_t status =
-        dnnl_memory_create(&w->memory, layout, plan->o->engine, DNNL_MEMORY_ALLOCATE);
-    if (status == dnnl_success)
-        status = reorder(plan->o, from_layout, from, layout, w->memory);
-    threads_leave(before);
-    if (status != dnnl_success) {
-        onednn_weights_free(w);
-        return refuse(err, "laying out a convolution's weights", status);
-    }
-    *out = w;
-    return ATTN_OK;
-}
-
-attn_status onednn_weights_pack(const struct onednn_plan *plan, const struct onednn_conv *c,
-                                const float *weight, struct onednn_weights **out, attn_error *err)
-{
-    const dnnl_dims_t shape = {c->out, c->in, c->kernel, c->kernel};
-    struct layout plain = {0};
-    dnnl_memory_t from = NULL;
-    attn_status result;
-    dnnl_status_t status = layout_tag(&plain, 4, shape, dnnl_oihw);
-    if (status == dnnl_success)
-        status = dnnl_memory_create(&from, layout_see(&plain), plan->o->engine,
-                                    (void *)(uintptr_t)weight);
-    if (status == dnnl_success)
-        result = weights_make(plan, layout_see(&plain), from, out, err);
-    else
-        result = refuse(err, "reading a convolution's weights", status);
-    if (from)
-        (void)dnnl_memory_destroy(from);
-    layout_free(&plain);
-    return result;
-}
-
-static layout_ref weights_layout(const struct onednn_weights *w)
-{
-    layout_ref layout = NULL;
-    (void)dnnl_memory_get_memory_desc(w->memory, &layout);
-    return layout;
-}
-
-attn_status onednn_weights_repack(const struct onednn_plan *plan, const struct onednn_weights *from,
-                                  struct onednn_weights **out, attn_error *err)
-{
-    return weights_make(plan, weights_layout(from), from->memory, out, err);
-}
-
-bool onednn_weights_fit(const struct onednn_plan *plan, const struct onednn_weights *w)
-{
-    return dnnl_memory_desc_equal(plan_layout(plan, dnnl_query_weights_md), weights_layout(w)) != 0;
-}
-
-uint64_t onednn_weights_bytes(const struct onednn_weights *w)
-{
-    return dnnl_memory_desc_get_size(weights_layout(w));
-}
-
-void onednn_weights_free(struct onednn_weights *w)
-{
-    if (w && w->memory)
-        (void)dnnl_memory_destroy(w->memory);
-    free(w);
 }
 
 /* -- run --------------------------------------------------------------------------------------- */
@@ -476,7 +246,7 @@ attn_status onednn_run(struct onednn_plan *plan, const struct onednn_buffers *b,
     dnnl_exec_arg_t args[ARGS];
     int n = 0;
     dnnl_status_t status = dnnl_success;
-    int before = threads_enter(plan->o);
+    int before = onednn_threads_enter(plan->o);
     for (int i = 0; i < ARGS && status == dnnl_success; ++i) {
         dnnl_memory_t memory = i == WEIGHTS && b->packed ? b->packed->memory : plan->memory[i];
         if (!memory)
@@ -489,6 +259,6 @@ attn_status onednn_run(struct onednn_plan *plan, const struct onednn_buffers *b,
         status = dnnl_primitive_execute(plan->primitive, plan->o->stream, n, args);
     if (status == dnnl_success)
         status = dnnl_stream_wait(plan->o->stream);
-    threads_leave(before);
-    return status == dnnl_success ? ATTN_OK : refuse(err, "running a primitive", status);
+    onednn_threads_leave(before);
+    return status == dnnl_success ? ATTN_OK : onednn_refuse(err, "running a primitive", status);
 }

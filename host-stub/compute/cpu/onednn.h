@@ -19,13 +19,19 @@ attn_status onednn_open(uint32_t n_threads, struct onednn **out, attn_error *err
 void onednn_close(struct onednn *o);
 
 /* y = act(x * weights + bias), or with accumulate y += x * weights + bias (no activation then).
- * x [batch, height, width, in], y [batch, out_height, out_width, out], both contiguous. */
+ * x [batch, height, width, in], y [batch, out_height, out_width, out], both contiguous.
+ *
+ * winograd: by Winograd's algorithm (3 x 3, stride 1), which reads and writes channels in blocks of
+ * ONEDNN_BLOCK: x [batch, blocks, height, width, ONEDNN_BLOCK], y likewise, 0 in channels beyond
+ * in; neither activation nor accumulate.  halo: x has the rows above and below that are otherwise
+ * padding. */
+#define ONEDNN_BLOCK 16
 struct onednn_conv {
     int64_t batch, height, width, in;
     int64_t out_height, out_width, out;
     int64_t kernel, stride, pad_low, pad_high;
     enum activation activation;
-    bool accumulate;
+    bool accumulate, winograd, halo;
 };
 
 /* y = act(x weight' + bias), or with accumulate y += x weight' + bias (no activation then).
@@ -38,6 +44,7 @@ struct onednn_linear {
     bool accumulate;
 };
 
+/* ATTN_UNSUPPORTED, without a text, where this oneDNN or this processor has no Winograd for it. */
 attn_status onednn_conv_plan(struct onednn *o, const struct onednn_conv *conv,
                              struct onednn_plan **out, attn_error *err);
 attn_status onednn_linear_plan(struct onednn *o, const struct onednn_linear *linear,

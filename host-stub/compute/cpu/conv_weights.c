@@ -1,0 +1,172 @@
+/* conv_weights.c: see conv_weights.h.
+ *
+ * Where the source of the weights stays (conv_desc.weight_read), nothing is laid out before a pass
+ * is planned, and then just as its plans want it.  Otherwise they are laid out at once, as a
+ * primitive for a picture of usual size wants them, and from that layout into others.
+ */
+#include "conv_weights.h"
+
+#include <stdlib.h>
+
+#define LAYOUTS_MAX 4
+#define USUAL_SIZE  32
+
+struct conv_weights {
+    struct onednn_weights *layouts[LAYOUTS_MAX]; /* only ever added to, under cpu->lock */
+    float *bias;
+    uint64_t bytes;     /* of all of them, as compute_took was told */
+    attn_tensor source; /* absent: gone */
+    void (*read)(void *ctx, const attn_tensor *source);
+    void *ctx;
+};
+
+struct onednn_conv conv_shape(const struct conv *conv, int64_t batch, int64_t height, int64_t width)
+{
+    int64_t pads = conv->pad_low + conv->pad_high;
+    return (struct onednn_conv){.batch = batch,
+                                .height = height,
+                                .width = width,
+                                .in = conv->in_channels,
+                                .out_height = (height + pads - conv->kernel) / conv->stride + 1,
+                                .out_width = (width + pads - conv->kernel) / conv->stride + 1,
+                                .out = conv->out_channels,
+                                .kernel = conv->kernel,
+                                .stride = conv->stride,
+                                .pad_low = conv->pad_low,
+                                .pad_high = conv->pad_high};
+}
+
+bool conv_weights_stay(const struct conv *conv)
+{
+    return tensor_here(&conv->weights->source);
+}
+
+const float *conv_bias(const struct conv *conv)
+{
+    return conv->weights->bias;
+}
+
+void conv_weights_destroy(struct cpu *c, struct conv_weights *weights)
+{
+    if (!weights)
+        return;
+    compute_gave(&c->base, weights->bytes);
+    for (int i = 0; i < LAYOUTS_MAX; ++i)
+        onednn_weights_free(weights->layouts[i]);
+    free(weights->bias);
+    free(weights);
+}
+
+static void count(const struct conv *conv, uint64_t bytes)
+{
+    conv->weights->bytes += bytes;
+    compute_took(&conv->cpu->base, bytes);
+}
+
+/* A contiguous fp32 copy; NULL without memory. */
+static float *plain_copy(const struct cpu *c, const attn_tensor *t)
+{
+    float *data = malloc((size_t)tensor_count(t) * sizeof *data);
+    if (!data)
+        return NULL;
+    attn_tensor copy = tensor_of(data, &c->base.dtype, t->rank, t->shape);
+    copy_convert(c, t, &copy);
+    return data;
+}
+
+/* layouts[i] as the plan wants it, from the source. */
+static attn_status pack(const struct conv *conv, const attn_tensor *source,
+                        const struct onednn_conv *shape, const struct onednn_plan *plan, int i,
+                        attn_error *err)
+{
+    struct cpu *c = conv->cpu;
+    const bool ready = tensor_f32(source) && tensor_contiguous(source);
+    const uint64_t bytes = ready ? 0 : (uint64_t)tensor_count(source) * sizeof(float);
+    compute_took(&c->base, bytes);
+    float *copy = ready ? NULL : plain_copy(c, source);
+    attn_status status;
+    if (ready || copy)
+        status = onednn_weights_pack(plan, shape, copy ? copy : source->data,
+                                     &conv->weights->layouts[i], err);
+    else
+        status = attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
+                           tensor_describe(source).text);
+    free(copy);
+    compute_gave(&c->base, bytes);
+    return status;
+}
+
+static attn_status pack_usual(struct conv *conv, const attn_tensor *weight, attn_error *err)
+{
+    struct onednn_conv shape = conv_shape(conv, 1, USUAL_SIZE, USUAL_SIZE);
+    struct onednn_plan *plan;
+    attn_status status = onednn_conv_plan(conv->cpu->onednn, &shape, &plan, err);
+    if (status != ATTN_OK)
+        return status;
+    status = pack(conv, weight, &shape, plan, 0, err);
+    onednn_plan_free(plan);
+    if (status == ATTN_OK)
+        count(conv, onednn_weights_bytes(conv->weights->layouts[0]));
+    return status;
+}
+
+attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, attn_error *err)
+{
+    struct cpu *c = conv->cpu;
+    struct conv_weights *weights = conv->weights = calloc(1, sizeof *conv->weights);
+    if (weights)
+        weights->bias = tensor_here(d->bias) ? plain_copy(c, d->bias)
+                                             : calloc((size_t)d->out_channels, sizeof(float));
+    if (!weights || !weights->bias)
+        return attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
+                         tensor_describe(d->weight).text);
+    count(conv, (uint64_t)d->out_channels * sizeof(float));
+    if (!d->weight_read)
+        return pack_usual(conv, d->weight, err);
+    weights->source = *d->weight;
+    weights->read = d->weight_read;
+    weights->ctx = d->ctx;
+    return ATTN_OK;
+}
+
+/* One more layout, the first of them is free at i. */
+static attn_status add(const struct conv *conv, const struct onednn_conv *shape,
+                       const struct onednn_plan *plan, int i, attn_error *err)
+{
+    struct conv_weights *weights = conv->weights;
+    attn_status status;
+    if (tensor_here(&weights->source)) {
+        status = pack(conv, &weights->source, shape, plan, i, err);
+        weights->read(weights->ctx, &weights->source);
+    } else {
+        status = onednn_weights_repack(plan, weights->layouts[0], &weights->layouts[i], err);
+    }
+    if (status == ATTN_OK)
+        count(conv, onednn_weights_bytes(weights->layouts[i]));
+    return status;
+}
+
+struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
+                                        const struct onednn_conv *shape,
+                                        const struct onednn_plan *plan)
+{
+    struct onednn_weights **layouts = conv->weights->layouts, *found = NULL;
+    ATTN_ERROR_ON(err, 256);
+    int i = 0;
+    pthread_mutex_lock(&conv->cpu->lock);
+    for (; i < LAYOUTS_MAX && layouts[i] && !found; ++i) {
+        if (onednn_weights_fit(plan, layouts[i]))
+            found = layouts[i];
+    }
+    attn_status status = ATTN_INTERNAL;
+    if (!found && work_dry(w) && i < LAYOUTS_MAX)
+        status = add(conv, shape, plan, i, &err);
+    if (status == ATTN_OK)
+        found = layouts[i];
+    pthread_mutex_unlock(&conv->cpu->lock);
+    if (!found)
+        work_fail(w, status, "%s",
+                  err.text[0] ? err.text
+                              : "conv: no dry run laid the weights out for this size");
+    return found;
+}
