@@ -45,8 +45,8 @@ struct conv_desc {
     const struct conv_term *terms;
     uint32_t n_terms;
     /* NULL: nothing of weight and bias is needed afterwards.  Else weight outlives the convolution:
-     * whenever a pass is planned it may be read again, in the layout that suits the pass, and
-     * weight_read(ctx, weight) then tells that it has been.  [any] */
+     * any run may read it, to lay it out as suits the run, and weight_read(ctx, weight) then tells
+     * that it has been.  [any] */
     void (*weight_read)(void *ctx, const attn_tensor *weight);
     void *ctx;
 };
@@ -119,6 +119,10 @@ struct compute_api {
     attn_status (*norm_conv)(attn_work *w, const struct norm_call *n, const struct conv *conv,
                              const struct epilogue *e, const attn_tensor *y);
 
+    /* conv of x enlarged to y's height and width as upsample does it, likewise. */
+    attn_status (*upsample_conv)(attn_work *w, const attn_tensor *x, const struct conv *conv,
+                                 const attn_tensor *y);
+
     /* -- the rest -------------------------------------------------------------------------------
      */
     /* attn_compute.linear with an epilogue. */
@@ -161,6 +165,11 @@ attn_status norm_conv(attn_work *w, const struct norm_call *n, const struct conv
 /* In two steps, with scratch between them. */
 attn_status norm_then_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
                            const struct epilogue *e, const attn_tensor *y);
+/* y = conv(x enlarged), 3 x 3 or such: the picture stays of one size.  Likewise. */
+attn_status upsample_conv(attn_work *w, const attn_tensor *x, const struct conv *conv,
+                          const attn_tensor *y);
+attn_status upsample_then_conv(attn_work *w, const attn_tensor *x, const struct conv *conv,
+                               const attn_tensor *y);
 
 /* Every compute begins with it. */
 struct compute {

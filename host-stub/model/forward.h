@@ -45,9 +45,14 @@ static inline attn_tensor as_tokens(const attn_tensor *picture)
     return t;
 }
 
-/* The memory of `y` as a picture like x with other channels: room to work in until y is written. */
-static inline attn_tensor borrow_like(const attn_tensor *y, const attn_tensor *x, int64_t channels)
+/* A picture like x with other channels, which is then enlarged to y: in y's memory where y is
+ * written only when it has been read. */
+static inline attn_tensor take_small(attn_work *w, const attn_tensor *y, const attn_tensor *x,
+                                     int64_t channels)
 {
+    if (work_api(w)->upsample_conv) {
+        return take_like(w, x, channels);
+    }
     attn_tensor t = *y;
     t.shape[1] = x->shape[1];
     t.shape[2] = x->shape[2];

@@ -104,13 +104,3 @@ struct conv *upsample_build(struct weights *w, int64_t channels, const char *nam
 {
     return conv_same(w, channels, channels, 3, name, "conv");
 }
-
-void upsample_forward(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                      const attn_tensor *y)
-{
-    const uint64_t mark = work_mark(w);
-    attn_tensor large = take_picture(w, x->shape[0], y->shape[1], y->shape[2], x->shape[3]);
-    work_api(w)->upsample(w, x, &large);
-    work_api(w)->conv(w, conv, &large, NULL, NULL, y);
-    work_reset(w, mark);
-}

@@ -38,9 +38,7 @@ struct conv *downsample_build(struct weights *w, int64_t channels, int64_t paddi
 /* What one side becomes. */
 int64_t downsample_size(int64_t size, int64_t padding);
 
-/* A 3x3 convolution, after the picture was enlarged to the size of y. */
+/* A 3x3 convolution, for upsample_conv. */
 struct conv *upsample_build(struct weights *w, int64_t channels, const char *name);
-void upsample_forward(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                      const attn_tensor *y);
 
 #endif

@@ -161,11 +161,11 @@ attn_tensor up_block_forward(attn_work *w, const struct unet_block *block,
     const attn_tensor *size = block->resize ? &skips->of[skips->n - 1 - block->n_layers] : x;
     const attn_tensor out = take_like(w, size, block->channels);
     const uint64_t mark = work_mark(w);
-    const attn_tensor turns[2] = {borrow_like(&out, x, block->channels),
+    const attn_tensor turns[2] = {block->resize ? take_small(w, &out, x, block->channels) : out,
                                   take_like(w, x, block->channels)};
     attn_tensor now = *x;
     for (int64_t i = 0; i < block->n_layers; i++) {
-        const attn_tensor y = turns[(block->n_layers - 1 - i) & 1]; /* the last in out's memory */
+        const attn_tensor y = turns[(block->n_layers - 1 - i) & 1]; /* the last in the first */
         resnet_forward(w, &block->resnets[i], &now, &skips->of[--skips->n], call->time, &y);
         if (block->transformers) {
             transformer_forward(w, &block->transformers[i], call->attend, &y);
@@ -173,7 +173,7 @@ attn_tensor up_block_forward(attn_work *w, const struct unet_block *block,
         now = y;
     }
     if (block->resize) {
-        upsample_forward(w, block->resize, &now, &out);
+        upsample_conv(w, &now, block->resize, &out);
     }
     work_reset(w, mark);
     return out;

@@ -131,15 +131,16 @@ static attn_tensor up_forward(attn_work *w, const struct up_block *b, const attn
     const attn_tensor out =
         take_picture(w, x->shape[0], times * x->shape[1], times * x->shape[2], b->channels);
     const uint64_t mark = work_mark(w);
-    const attn_tensor turns[2] = {borrow_like(&out, x, b->channels), take_like(w, x, b->channels)};
+    const attn_tensor turns[2] = {b->upsampler ? take_small(w, &out, x, b->channels) : out,
+                                  take_like(w, x, b->channels)};
     attn_tensor now = *x;
     for (int64_t i = 0; i < b->n_resnets; i++) {
-        const attn_tensor y = turns[(b->n_resnets - 1 - i) & 1]; /* the last in out's memory */
+        const attn_tensor y = turns[(b->n_resnets - 1 - i) & 1]; /* the last in the first */
         resnet_forward(w, &b->resnets[i], &now, NULL, NULL, &y);
         now = y;
     }
     if (b->upsampler) {
-        upsample_forward(w, b->upsampler, &now, &out);
+        upsample_conv(w, &now, b->upsampler, &out);
     }
     work_reset(w, mark);
     return out;

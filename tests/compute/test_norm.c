@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-struct norm_call {
+struct norm_args {
     attn_norm norm;
     enum activation act;
     attn_tensor x, x2, add, scale, shift, zq, y;
@@ -12,7 +12,7 @@ struct norm_call {
 
 static void operation(attn_work *w, void *arg)
 {
-    const struct norm_call *n = arg;
+    const struct norm_args *n = arg;
     struct compute *c = work_compute(w);
     if (n->plugin)
         c->plugin.norm(w, &n->norm, &n->x, &n->zq, &n->y);
@@ -21,7 +21,7 @@ static void operation(attn_work *w, void *arg)
 }
 
 /* x with x2 and add: element (batch, row, channel) of [batch, rows, channels]. */
-static double value_at(const struct norm_call *n, int64_t batch, int64_t row, int64_t rows,
+static double value_at(const struct norm_args *n, int64_t batch, int64_t row, int64_t rows,
                        int64_t channel)
 {
     int64_t channels = tensor_last(&n->y), width = tensor_last(&n->x);
@@ -31,7 +31,7 @@ static double value_at(const struct norm_call *n, int64_t batch, int64_t row, in
     return v + (n->add.rank ? element(&n->add, batch * channels + channel) : 0.0);
 }
 
-static double finish(const struct norm_call *n, double v, int64_t batch, int64_t channel)
+static double finish(const struct norm_args *n, double v, int64_t batch, int64_t channel)
 {
     int64_t at = batch * tensor_last(&n->y) + channel;
     v = v * (n->norm.weight.rank ? element(&n->norm.weight, channel) : 1.0) +
@@ -42,7 +42,7 @@ static double finish(const struct norm_call *n, double v, int64_t batch, int64_t
 }
 
 /* One group of one batch: rows [first, end), channels [from, to). */
-static void group_expected(const struct norm_call *n, int64_t batch, int64_t rows, int64_t first,
+static void group_expected(const struct norm_args *n, int64_t batch, int64_t rows, int64_t first,
                            int64_t end, int64_t from, int64_t to, double *out)
 {
     double mean = 0.0, variance = 0.0, count = (double)((end - first) * (to - from));
@@ -63,7 +63,7 @@ static void group_expected(const struct norm_call *n, int64_t batch, int64_t row
     }
 }
 
-static double *expected_of(const struct norm_call *n)
+static double *expected_of(const struct norm_args *n)
 {
     int64_t channels = tensor_last(&n->y), batches = n->y.shape[0];
     int64_t rows = channels && batches ? tensor_count(&n->y) / channels / batches : 0;
@@ -101,7 +101,7 @@ static void group_norms(void **state)
         struct sample add = sample_random(F32, SLICE, 2, bs),
                       scale = sample_random(F32, SLICE, 2, bs);
         struct sample shift = sample_random(F32, SLICE, 2, bs);
-        struct norm_call n = {.norm = {.kind = ATTN_NORM_GROUP, .groups = 6, .eps = 1e-5f},
+        struct norm_args n = {.norm = {.kind = ATTN_NORM_GROUP, .groups = 6, .eps = 1e-5f},
                               .act = two ? ACT_SILU : ACT_NONE,
                               .x = x.t,
                               .y = y.t};
@@ -133,7 +133,7 @@ static void far_from_zero(void **state)
     struct sample x = sample_random(F32, PLAIN, 3, s), y = sample_output(F32, PLAIN, 3, s);
     for (int64_t i = 0; i < tensor_count(&x.t); ++i)
         element_set(&x.t, i, 1000.0 + element(&x.t, i));
-    struct norm_call n = {
+    struct norm_args n = {
         .norm = {.kind = ATTN_NORM_GROUP, .groups = 2, .eps = 1e-6f}, .x = x.t, .y = y.t};
     double *expected = expected_of(&n);
     run_twice(*state, operation, &n);
@@ -153,7 +153,7 @@ static void layer_norms(void **state)
             struct sample y = sample_output(F32, (enum layout)layout, 3, s);
             struct sample weight = sample_random(F32, PLAIN, 1, vs);
             struct sample bias = sample_random(BF16, PLAIN, 1, vs);
-            struct norm_call n = {.norm = {.kind = ATTN_NORM_LAYER, .eps = 1e-5f},
+            struct norm_args n = {.norm = {.kind = ATTN_NORM_LAYER, .eps = 1e-5f},
                                   .x = x.t,
                                   .y = y.t,
                                   .plugin = layout == SLICE};
@@ -192,7 +192,7 @@ static void spatial_norm(void **state)
     struct sample zq = sample_random(F32, PLAIN, 4, zs);
     struct sample wy = sample_random(F32, PLAIN, 2, cs), wb = sample_random(F32, PLAIN, 2, cs);
     struct sample by = sample_random(F32, PLAIN, 1, vs), bb = sample_random(F32, PLAIN, 1, vs);
-    struct norm_call n = {.norm = {.kind = ATTN_NORM_SPATIAL,
+    struct norm_args n = {.norm = {.kind = ATTN_NORM_SPATIAL,
                                    .groups = 3,
                                    .eps = 1e-6f,
                                    .conv_y = {.weight = wy.t, .bias = by.t},
@@ -232,7 +232,7 @@ static void refusals(void **state)
     const int64_t s[] = {1, 4, 10}, vs[] = {9};
     struct sample x = sample_random(F32, PLAIN, 3, s), y = sample_output(F32, PLAIN, 3, s);
     struct sample v = sample_random(F32, PLAIN, 1, vs);
-    struct norm_call n = {.norm = {.kind = ATTN_NORM_GROUP, .groups = 3}, .x = x.t, .y = y.t};
+    struct norm_args n = {.norm = {.kind = ATTN_NORM_GROUP, .groups = 3}, .x = x.t, .y = y.t};
     expect_refusal(*state, operation, &n, ATTN_INVALID, "10 channels in 3 groups");
     n.norm.groups = 2;
     n.norm.weight = v.t;

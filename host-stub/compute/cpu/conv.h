@@ -31,8 +31,9 @@ struct conv_call {
     const attn_tensor *y;
 };
 attn_status conv_run(attn_work *w, const struct conv_call *call);
-/* May conv_run be given a norm for this x?  The same in a dry run as in the real ones. */
-bool conv_takes_norm(attn_work *w, const struct conv *conv, const attn_tensor *x);
+/* May conv_run, where it gives this y, be given a norm, or an x that is smaller than y and to be
+ * enlarged?  The same in a dry run as in the real ones. */
+bool conv_takes_more(attn_work *w, const struct conv *conv, const attn_tensor *y);
 
 attn_status conv_check(attn_work *w, const struct conv *conv, const attn_tensor *x,
                        const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y);

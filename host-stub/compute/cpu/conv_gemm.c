@@ -110,9 +110,9 @@ static void product(const struct conv *conv, const attn_tensor *x, const attn_te
     gemm_run(&g);
 }
 
-bool conv_takes_norm(attn_work *w, const struct conv *conv, const attn_tensor *x)
+bool conv_takes_more(attn_work *w, const struct conv *conv, const attn_tensor *y)
 {
-    (void)w, (void)conv, (void)x;
+    (void)w, (void)conv, (void)y;
     return false;
 }
 

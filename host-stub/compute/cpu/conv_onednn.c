@@ -38,9 +38,11 @@ attn_status conv_execute(attn_work *w, const struct conv *conv, const struct one
                          const float *x, float *y)
 {
     struct onednn_plan *plan = w->status == ATTN_OK ? conv_plan(w, shape) : NULL;
-    struct onednn_weights *weights = plan ? conv_weights_for(w, conv, shape, plan) : NULL;
-    if (!weights)
+    struct onednn_weights *weights = NULL;
+    if (!plan)
         return w->status;
+    if (!work_dry(w) || !conv_weights_stay(conv))
+        weights = conv_weights_for(w, conv, shape, plan);
     uint64_t mark = work_mark(w);
     const int64_t floats[] = {(int64_t)(onednn_plan_scratch(plan) + 3) / 4};
     attn_tensor scratch = work_take(w, NULL, 1, floats);
@@ -106,16 +108,16 @@ static attn_status run_direct(attn_work *w, const struct conv_call *call)
     return dense(y) ? w->status : cpu_copy(w, &out, y);
 }
 
-bool conv_takes_norm(attn_work *w, const struct conv *conv, const attn_tensor *x)
+bool conv_takes_more(attn_work *w, const struct conv *conv, const attn_tensor *y)
 {
-    return w->status == ATTN_OK && !conv->terms && conv_is_winograd(w, conv, x);
+    return w->status == ATTN_OK && !conv->terms && conv_is_winograd(w, conv, y);
 }
 
 attn_status conv_run(attn_work *w, const struct conv_call *call)
 {
     if (!tensor_count(call->y) || w->status != ATTN_OK)
         return w->status;
-    if (conv_is_winograd(w, call->conv, call->x))
+    if (conv_is_winograd(w, call->conv, call->y))
         return conv_winograd_run(w, call);
     return run_direct(w, call);
 }

@@ -1,8 +1,9 @@
 /* conv_weights.c: see conv_weights.h.
  *
- * Where the source of the weights stays (conv_desc.weight_read), nothing is laid out before a pass
- * is planned, and then just as its plans want it.  Otherwise they are laid out at once, as a
- * primitive for a picture of usual size wants them, and from that layout into others.
+ * Where the source of the weights stays (conv_desc.weight_read), they are laid out when they are
+ * first run, just as the plan wants them: models that run one after another need not have their
+ * weights in memory together.  Otherwise they are laid out at once, as a primitive for a picture of
+ * usual size wants them, and from that layout into others in dry runs.
  */
 #include "conv_weights.h"
 
@@ -159,7 +160,7 @@ struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
             found = layouts[i];
     }
     attn_status status = ATTN_INTERNAL;
-    if (!found && work_dry(w) && i < LAYOUTS_MAX)
+    if (!found && i < LAYOUTS_MAX && (work_dry(w) || conv_weights_stay(conv)))
         status = add(conv, shape, plan, i, &err);
     if (status == ATTN_OK)
         found = layouts[i];

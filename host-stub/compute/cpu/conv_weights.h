@@ -9,7 +9,7 @@
 /* x of that size, y that follows from it; neither activation nor accumulation. */
 struct onednn_conv conv_shape(const struct conv *conv, int64_t batch, int64_t height,
                               int64_t width);
-/* The weights as the plan wants them.  Dry runs add them; NULL is a failure. */
+/* The weights as the plan wants them; NULL is a failure. */
 struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
                                         const struct onednn_conv *shape,
                                         const struct onednn_plan *plan);
@@ -26,8 +26,8 @@ attn_status conv_execute(attn_work *w, const struct conv *conv, const struct one
 
 /* -- conv_winograd.c --------------------------------------------------------------------------- */
 
-/* Is this convolution of x done by Winograd's algorithm? */
-bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *x);
+/* Is this convolution done by Winograd's algorithm where it gives y? */
+bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *y);
 attn_status conv_winograd_run(attn_work *w, const struct conv_call *call);
 
 #endif

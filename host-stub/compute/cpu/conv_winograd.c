@@ -3,8 +3,8 @@
  *
  * It reads and writes blocks of channels.  Pictures stay channels-last: a band of rows at a time is
  * laid out in blocks, convolved, and brought back, small enough to be still in a cache at each of
- * the three.  What else is to be done to the numbers happens on these two ways: a norm and its
- * activation on the way in, the residual on the way out.
+ * the three.  What else is to be done to the numbers happens on these two ways: enlargement, or a
+ * norm and its activation, on the way in, the residual on the way out.
  */
 #include "conv_weights.h"
 
@@ -24,17 +24,19 @@ struct bands {
     const struct conv_call *call;
     struct onednn_conv shape; /* of one call */
     attn_tensor x[2], residual, y;
+    int64_t height; /* of x, after it was enlarged */
     int64_t blocks_in, blocks_out;
     int64_t picture, row; /* where the band begins: rows of y */
     int64_t fresh;        /* rows of the band above this were stored before */
     float *in, *out;
 };
 
-static struct onednn_conv band_shape(const struct conv *conv, const attn_tensor *x)
+/* For y: convolutions of this file leave a picture its size. */
+static struct onednn_conv band_shape(const struct conv *conv, const attn_tensor *y)
 {
-    const int64_t height = x->shape[1], width = x->shape[2], pixels = height * width;
-    const bool together = pixels < ALONE_PIXELS && x->shape[0] * pixels <= CALL_PIXELS;
-    struct onednn_conv shape = conv_shape(conv, together ? x->shape[0] : 1, height, width);
+    const int64_t height = y->shape[1], width = y->shape[2], pixels = height * width;
+    const bool together = pixels < ALONE_PIXELS && y->shape[0] * pixels <= CALL_PIXELS;
+    struct onednn_conv shape = conv_shape(conv, together ? y->shape[0] : 1, height, width);
     shape.winograd = true;
     if (pixels > CALL_PIXELS) {
         int64_t rows = CALL_PIXELS / width / 4 * 4;
@@ -47,16 +49,16 @@ static struct onednn_conv band_shape(const struct conv *conv, const attn_tensor 
     return shape;
 }
 
-bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *x)
+bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *y)
 {
-    const int64_t pixels = x->shape[1] * x->shape[2];
+    const int64_t pixels = y->rank == 4 ? y->shape[1] * y->shape[2] : 0;
     const int64_t weights = conv->in_channels * conv->out_channels;
     if (!conv_weights_stay(conv) || conv->kernel != 3 || conv->stride != 1 || conv->pad_low != 1 ||
         conv->pad_high != 1 || conv->in_channels < CHANNEL_BLOCK ||
-        conv->out_channels < CHANNEL_BLOCK || pixels < FEWEST_PIXELS || !x->shape[0] ||
+        conv->out_channels < CHANNEL_BLOCK || pixels < FEWEST_PIXELS || !y->shape[0] ||
         (pixels < LARGE_PIXELS && weights > SMALL_WEIGHTS))
         return false;
-    const struct onednn_conv shape = band_shape(conv, x);
+    const struct onednn_conv shape = band_shape(conv, y);
     return conv_plan(w, &shape) != NULL;
 }
 
@@ -86,30 +88,52 @@ static void block_of_two(const struct bands *b, const float *const *x, int64_t f
     }
 }
 
-/* One row of one picture of the band, block by block. */
-static void row_in(const struct bands *b, int64_t picture, int64_t row, int64_t y_row, float *to)
+/* Pixels of one block that lie at the end of a row, spread over all of it: from left to right, as
+ * none is overwritten before it has been read. */
+static void spread(float *row, int64_t from, int64_t width)
+{
+    const float *pixels = row + (width - from) * CHANNEL_BLOCK;
+    for (int64_t i = 0; i < width; ++i)
+        memmove(row + i * CHANNEL_BLOCK, pixels + nearest_index(i, from, width) * CHANNEL_BLOCK,
+                CHANNEL_BLOCK * sizeof *row);
+}
+
+/* A block of one row: channels [first, first + n). */
+static void block_of_row(const struct bands *b, const float *const *x, int64_t picture,
+                         int64_t first, float *to)
 {
     const struct folded_norm *norm = b->call->norm;
-    const int64_t channels = b->shape.in, width = b->shape.width, half = b->x[0].shape[3];
-    const int64_t plane = b->shape.height * width * CHANNEL_BLOCK;
-    const bool two = b->call->x2 != NULL, outside = row < 0 || row >= b->x[0].shape[1];
-    const float *x[2] = {outside ? NULL : pixels_at(&b->x[0], picture, row),
-                         two && !outside ? pixels_at(&b->x[1], picture, row) : NULL};
-    to += y_row * width * CHANNEL_BLOCK;
-    for (int64_t first = 0; first < channels; first += CHANNEL_BLOCK, to += plane) {
-        const int64_t n = channels - first < CHANNEL_BLOCK ? channels - first : CHANNEL_BLOCK;
-        const float *factor = norm ? norm->factor + picture * channels + first : NULL;
-        const float *term = norm ? norm->term + picture * channels + first : NULL;
-        if (outside) {
-            memset(to, 0, (size_t)(width * CHANNEL_BLOCK) * sizeof *to);
-        } else if (two && first < half && first + n > half) {
-            block_of_two(b, x, first, n, factor, term, to);
-        } else {
-            const int part = two && first >= half;
-            b->cpu->kernels->block_in(norm ? norm->act : ACT_NONE, width, n,
-                                      x[part] + first - (part ? half : 0), b->x[part].stride[2],
-                                      factor, term, to);
-        }
+    const int64_t channels = b->shape.in, half = b->x[0].shape[3], left = channels - first;
+    const int64_t n = left < CHANNEL_BLOCK ? left : CHANNEL_BLOCK;
+    const int64_t width = b->x[0].shape[2], more = b->shape.width - width;
+    const float *factor = norm ? norm->factor + picture * channels + first : NULL;
+    const float *term = norm ? norm->term + picture * channels + first : NULL;
+    if (x[1] && first < half && first + n > half) {
+        block_of_two(b, x, first, n, factor, term, to);
+        return;
+    }
+    const int part = x[1] && first >= half;
+    b->cpu->kernels->block_in(norm ? norm->act : ACT_NONE, width, n,
+                              x[part] + first - (part ? half : 0), b->x[part].stride[2], factor,
+                              term, to + more * CHANNEL_BLOCK);
+    if (more)
+        spread(to, width, b->shape.width);
+}
+
+/* Row y_row of the band is row `row` of a picture, or padding. */
+static void row_in(const struct bands *b, int64_t picture, int64_t row, int64_t y_row, float *to)
+{
+    const int64_t line = b->shape.width * CHANNEL_BLOCK, plane = b->shape.height * line;
+    const bool outside = row < 0 || row >= b->height;
+    const int64_t from = outside ? 0 : nearest_index(row, b->x[0].shape[1], b->height);
+    const float *x[2] = {pixels_at(&b->x[0], picture, from),
+                         b->call->x2 ? pixels_at(&b->x[1], picture, from) : NULL};
+    to += y_row * line;
+    for (int64_t first = 0; first < b->shape.in; first += CHANNEL_BLOCK, to += plane) {
+        if (outside)
+            memset(to, 0, (size_t)line * sizeof *to);
+        else
+            block_of_row(b, x, picture, first, to);
     }
 }
 
@@ -185,8 +209,9 @@ static attn_status run_bands(attn_work *w, struct bands *b)
 
 attn_status conv_winograd_run(attn_work *w, const struct conv_call *call)
 {
-    struct bands b = {.cpu = cpu_of(w), .call = call, .shape = band_shape(call->conv, call->x)};
+    struct bands b = {.cpu = cpu_of(w), .call = call, .shape = band_shape(call->conv, call->y)};
     const struct onednn_conv *s = &b.shape;
+    b.height = call->y->shape[1];
     b.blocks_in = (s->in + CHANNEL_BLOCK - 1) / CHANNEL_BLOCK;
     b.blocks_out = (s->out + CHANNEL_BLOCK - 1) / CHANNEL_BLOCK;
     b.x[0] = rows_input(w, call->x);

@@ -34,6 +34,7 @@ static const struct compute_api cpu_api = {
     .conv_destroy = cpu_conv_destroy,
     .conv = cpu_conv,
     .norm_conv = cpu_norm_conv,
+    .upsample_conv = cpu_upsample_conv,
     .linear = cpu_linear_epilogue,
     .geglu = cpu_geglu,
     .norm = cpu_norm,

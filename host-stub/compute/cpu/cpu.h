@@ -134,6 +134,8 @@ struct folded_norm {
 attn_status cpu_norm_fold(attn_work *w, const struct norm_call *n, struct folded_norm *out);
 attn_status cpu_norm_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
                           const struct epilogue *e, const attn_tensor *y);
+attn_status cpu_upsample_conv(attn_work *w, const attn_tensor *x, const struct conv *conv,
+                              const attn_tensor *y);
 attn_status cpu_plugin_norm(attn_work *w, const attn_norm *norm, const attn_tensor *x,
                             const attn_tensor *zq, const attn_tensor *y);
 
