@@ -19,6 +19,8 @@
 #include "attn_router.h"
 #include "error.h"
 
+#include <stdbool.h>
+
 struct compute; /* one device, one element type; [any] but for create and destroy */
 
 /* A convolution with weights packed for the device. */
@@ -49,6 +51,7 @@ struct conv_desc {
      * that it has been.  [any] */
     void (*weight_read)(void *ctx, const attn_tensor *weight);
     void *ctx;
+    bool seldom; /* run about once a picture: what takes long to prepare does not pay */
 };
 
 /* What happens to a convolution's or linear's result before it is stored. */

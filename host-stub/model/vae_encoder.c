@@ -76,6 +76,7 @@ attn_status vae_encoder_open(struct compute *c, const struct model_source *sourc
         status = weights_open_source(c, source, "diffusion_pytorch_model", &v->weights, err);
     }
     if (status == ATTN_OK) {
+        weights_run_seldom(v->weights);
         build(v, op);
         status = weights_done(v->weights, decoder);
     }

@@ -29,6 +29,7 @@ struct weights {
     attn_error *err;
     struct lora_set *loras; /* NULL: none */
     enum lora_component component;
+    bool seldom;
 };
 
 enum { NAME_BYTES = 256, SHAPE_BYTES = 96 };
@@ -194,6 +195,11 @@ void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_componen
 {
     w->loras = loras;
     w->component = component;
+}
+
+void weights_run_seldom(struct weights *w)
+{
+    w->seldom = true;
 }
 
 struct lora_set *weights_loras(const struct weights *w, enum lora_component *component)
@@ -490,6 +496,7 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     d.bias = &bias;
     d.weight_read = conv_read;
     d.ctx = w;
+    d.seldom = w->seldom;
     w->status = w->compute->api->conv_create(w->compute, &d, &item->of.conv, w->err);
     if (w->status != ATTN_OK) {
         return NULL;

@@ -36,6 +36,9 @@ void weights_rest(const struct weights *w);
  * none) have for their names.  loras outlives the weights. */
 void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component);
 
+/* From here on convolutions are such as run about once a picture. */
+void weights_run_seldom(struct weights *w);
+
 struct compute *weights_compute(const struct weights *w);
 /* Says the first failure.  Otherwise tensors that nobody asked for are told to the log, but for
  * those whose name begins with one of `known` (ends with NULL; may be NULL). */

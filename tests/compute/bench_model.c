@@ -76,6 +76,13 @@ static attn_status normed(attn_work *w, const struct norm_call *n, const struct 
     return book(NORM_CONV, t, outer, real.norm_conv(w, n, c, e, y));
 }
 
+static attn_status enlarged(attn_work *w, const attn_tensor *x, const struct conv *c,
+                            const attn_tensor *y)
+{
+    double outer = enter(), t = now();
+    return book(CONV3, t, outer, real.upsample_conv(w, x, c, y));
+}
+
 static attn_status conv_create(struct compute *c, const struct conv_desc *d, struct conv **out,
                                attn_error *err)
 {
@@ -136,6 +143,7 @@ static void watch(struct compute *c)
     api = real;
     api.conv = conv;
     api.conv_create = conv_create;
+    api.upsample_conv = real.upsample_conv ? enlarged : NULL;
     api.norm_conv = real.norm_conv ? normed : NULL;
     api.linear = linear;
     api.geglu = geglu;

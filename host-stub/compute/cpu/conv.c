@@ -28,7 +28,8 @@ attn_status cpu_conv_create(struct compute *c, const struct conv_desc *d, struct
                           .kernel = d->kernel,
                           .stride = d->stride,
                           .pad_low = d->pad_low,
-                          .pad_high = d->pad_high};
+                          .pad_high = d->pad_high,
+                          .seldom = d->seldom};
     status = conv_weights_create(conv, d, err);
     if (status == ATTN_OK && d->n_terms)
         status = conv_terms_create(conv, d, err);

@@ -13,6 +13,7 @@ struct conv_terms;
 struct conv {
     struct cpu *cpu;
     int64_t in_channels, out_channels, kernel, stride, pad_low, pad_high;
+    bool seldom;
     struct conv_weights *weights;
     struct conv_terms *terms; /* NULL: none */
 };

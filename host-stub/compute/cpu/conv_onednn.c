@@ -41,12 +41,13 @@ attn_status conv_execute(attn_work *w, const struct conv *conv, const struct one
     struct onednn_weights *weights = NULL;
     if (!plan)
         return w->status;
-    if (!work_dry(w) || !conv_weights_stay(conv))
-        weights = conv_weights_for(w, conv, shape, plan);
     uint64_t mark = work_mark(w);
     const int64_t floats[] = {(int64_t)(onednn_plan_scratch(plan) + 3) / 4};
     attn_tensor scratch = work_take(w, NULL, 1, floats);
     work_reset(w, mark);
+    const struct conv_layout layout = {.shape = shape, .plan = plan, .scratch = scratch.data};
+    if (w->status == ATTN_OK && (!work_dry(w) || !conv_weights_stay(conv)))
+        weights = conv_weights_for(w, conv, &layout);
     if (work_dry(w) || w->status != ATTN_OK)
         return w->status;
     ATTN_ERROR_ON(err, 256);

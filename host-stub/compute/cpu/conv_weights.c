@@ -77,8 +77,7 @@ static float *plain_copy(const struct cpu *c, const attn_tensor *t)
 
 /* layouts[i] as the plan wants it, from the source. */
 static attn_status pack(const struct conv *conv, const attn_tensor *source,
-                        const struct onednn_conv *shape, const struct onednn_plan *plan, int i,
-                        attn_error *err)
+                        const struct conv_layout *to, int i, attn_error *err)
 {
     struct cpu *c = conv->cpu;
     const bool ready = tensor_f32(source) && tensor_contiguous(source);
@@ -87,8 +86,9 @@ static attn_status pack(const struct conv *conv, const attn_tensor *source,
     float *copy = ready ? NULL : plain_copy(c, source);
     attn_status status;
     if (ready || copy)
-        status = onednn_weights_pack(plan, shape, copy ? copy : source->data,
-                                     &conv->weights->layouts[i], err);
+        status = onednn_weights_pack(to->plan, to->shape, copy ? copy : source->data, to->scratch,
+                                     onednn_plan_scratch(to->plan), &conv->weights->layouts[i],
+                                     err);
     else
         status = attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
                            tensor_describe(source).text);
@@ -104,7 +104,8 @@ static attn_status pack_usual(struct conv *conv, const attn_tensor *weight, attn
     attn_status status = onednn_conv_plan(conv->cpu->onednn, &shape, &plan, err);
     if (status != ATTN_OK)
         return status;
-    status = pack(conv, weight, &shape, plan, 0, err);
+    const struct conv_layout usual = {.shape = &shape, .plan = plan};
+    status = pack(conv, weight, &usual, 0, err);
     onednn_plan_free(plan);
     if (status == ATTN_OK)
         count(conv, onednn_weights_bytes(conv->weights->layouts[0]));
@@ -131,16 +132,16 @@ attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, at
 }
 
 /* One more layout, the first of them is free at i. */
-static attn_status add(const struct conv *conv, const struct onednn_conv *shape,
-                       const struct onednn_plan *plan, int i, attn_error *err)
+static attn_status add(const struct conv *conv, const struct conv_layout *to, int i,
+                       attn_error *err)
 {
     struct conv_weights *weights = conv->weights;
     attn_status status;
     if (tensor_here(&weights->source)) {
-        status = pack(conv, &weights->source, shape, plan, i, err);
+        status = pack(conv, &weights->source, to, i, err);
         weights->read(weights->ctx, &weights->source);
     } else {
-        status = onednn_weights_repack(plan, weights->layouts[0], &weights->layouts[i], err);
+        status = onednn_weights_repack(to->plan, weights->layouts[0], &weights->layouts[i], err);
     }
     if (status == ATTN_OK)
         count(conv, onednn_weights_bytes(weights->layouts[i]));
@@ -148,20 +149,19 @@ static attn_status add(const struct conv *conv, const struct onednn_conv *shape,
 }
 
 struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
-                                        const struct onednn_conv *shape,
-                                        const struct onednn_plan *plan)
+                                        const struct conv_layout *to)
 {
     struct onednn_weights **layouts = conv->weights->layouts, *found = NULL;
     ATTN_ERROR_ON(err, 256);
     int i = 0;
     pthread_mutex_lock(&conv->cpu->lock);
     for (; i < LAYOUTS_MAX && layouts[i] && !found; ++i) {
-        if (onednn_weights_fit(plan, layouts[i]))
+        if (onednn_weights_fit(to->plan, layouts[i]))
             found = layouts[i];
     }
     attn_status status = ATTN_INTERNAL;
     if (!found && i < LAYOUTS_MAX && (work_dry(w) || conv_weights_stay(conv)))
-        status = add(conv, shape, plan, i, &err);
+        status = add(conv, to, i, &err);
     if (status == ATTN_OK)
         found = layouts[i];
     pthread_mutex_unlock(&conv->cpu->lock);

@@ -14,9 +14,11 @@
  * the weights in the layout that they want. */
 #define ALONE_PIXELS 1024
 /* It pays from so many pixels of a picture on: below, the direct one is as fast, or laying weights
- * out (25 ns each) takes longer than some steps gain; from LARGE_PIXELS on whatever they weigh. */
+ * out (25 ns each) takes longer than the steps of a picture gain; from LARGE_PIXELS on whatever
+ * they weigh.  Where there are no steps, from SELDOM_PIXELS on. */
 #define FEWEST_PIXELS 256
 #define LARGE_PIXELS  1024
+#define SELDOM_PIXELS 16384
 #define SMALL_WEIGHTS (INT64_C(1) << 18) /* in x out */
 
 struct bands {
@@ -55,7 +57,7 @@ bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *
     const int64_t weights = conv->in_channels * conv->out_channels;
     if (!conv_weights_stay(conv) || conv->kernel != 3 || conv->stride != 1 || conv->pad_low != 1 ||
         conv->pad_high != 1 || conv->in_channels < CHANNEL_BLOCK ||
-        conv->out_channels < CHANNEL_BLOCK || pixels < FEWEST_PIXELS || !y->shape[0] ||
+        conv->out_channels < CHANNEL_BLOCK || pixels < (conv->seldom ? SELDOM_PIXELS : FEWEST_PIXELS) || !y->shape[0] ||
         (pixels < LARGE_PIXELS && weights > SMALL_WEIGHTS))
         return false;
     const struct onednn_conv shape = band_shape(conv, y);

@@ -53,9 +53,11 @@ void onednn_plan_free(struct onednn_plan *plan);
 /* Bytes of scratch that a run takes. */
 uint64_t onednn_plan_scratch(const struct onednn_plan *plan);
 
-/* weight [out, in, kernel, kernel], contiguous, in the plan's layout. */
+/* weight [out, in, kernel, kernel], contiguous, in the plan's layout.  scratch: that many bytes to
+ * work in; where they do not do, or there are none (NULL, 0), memory is taken. */
 attn_status onednn_weights_pack(const struct onednn_plan *plan, const struct onednn_conv *conv,
-                                const float *weight, struct onednn_weights **out, attn_error *err);
+                                const float *weight, void *scratch, uint64_t bytes,
+                                struct onednn_weights **out, attn_error *err);
 /* The same weights in another plan's layout. */
 attn_status onednn_weights_repack(const struct onednn_plan *plan, const struct onednn_weights *from,
                                   struct onednn_weights **out, attn_error *err);
