@@ -138,7 +138,8 @@ static void residual_may_be_y(void **state)
     const int64_t s[] = {1, 4, 4, 6}, ws[] = {6, 6, 1, 1};
     struct sample x = sample_random(F32, PLAIN, 4, s), w = sample_random(F32, PLAIN, 4, ws);
     struct sample y = sample_output(F32, PLAIN, 4, s);
-    struct conv_desc desc = {6, 6, 1, 1, 0, 0, &w.t, NULL, NULL, 0, NULL, NULL};
+    struct conv_desc desc = {
+        .in_channels = 6, .out_channels = 6, .kernel = 1, .stride = 1, .weight = &w.t};
     struct conv *conv;
     assert_int_equal(f->c->api->conv_create(f->c, &desc, &conv, NULL), ATTN_OK);
     struct conv_call c = {.conv = conv, .x = x.t, .y = y.t};
@@ -244,7 +245,13 @@ static void wrong_shapes(void **state)
     const int64_t xs[] = {1, 4, 4, 6}, ws[] = {5, 6, 3, 3}, ys[] = {1, 4, 3, 5};
     struct sample x = sample_random(F32, PLAIN, 4, xs), w = sample_random(F32, PLAIN, 4, ws);
     struct sample y = sample_output(F32, PLAIN, 4, ys);
-    struct conv_desc desc = {6, 4, 3, 1, 1, 1, &w.t, NULL, NULL, 0, NULL, NULL};
+    struct conv_desc desc = {.in_channels = 6,
+                             .out_channels = 4,
+                             .kernel = 3,
+                             .stride = 1,
+                             .pad_low = 1,
+                             .pad_high = 1,
+                             .weight = &w.t};
     struct conv *conv;
     ATTN_ERROR_ON(err, 256);
     assert_int_equal(f->c->api->conv_create(f->c, &desc, &conv, &err), ATTN_INVALID);
