@@ -216,6 +216,9 @@ void compute_cpu_about(char *text, size_t capacity);
 struct pass;
 attn_status pass_create(struct compute *c, struct pass **pass, attn_error *err);
 void pass_destroy(struct pass *pass);
+/* Before dry runs: how often what they plan is going to be run, at least, 16 if it is not told.
+ * What takes long to prepare is done only where that pays. */
+void pass_expect(struct pass *pass, uint32_t runs);
 /* A work to run the dry pass with. */
 attn_work *pass_dry(struct pass *pass, attn_error *err);
 /* After the dry pass: takes the arena (grown to work->peak) and gives the work for real runs.  One

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #define ARENA_ALIGN 256u
+#define RUNS_UNTOLD 16
 
 struct plan {
     uint64_t hash;
@@ -21,6 +22,7 @@ struct pass {
     uint64_t capacity;
     struct plan *plans; /* open addressing: `slots` is a power of two, value NULL is free */
     uint32_t n_plans, slots;
+    uint32_t runs;
     struct layer *layer;
     const attn_term **seen;
     uint32_t n_seen, seen_capacity;
@@ -220,8 +222,19 @@ attn_status pass_create(struct compute *c, struct pass **out, attn_error *err)
     if (!pass)
         return attn_fail(err, ATTN_NOMEM, "no memory for a pass (%zu bytes)", sizeof *pass);
     pass->compute = c;
+    pass->runs = RUNS_UNTOLD;
     *out = pass;
     return ATTN_OK;
+}
+
+void pass_expect(struct pass *pass, uint32_t runs)
+{
+    pass->runs = runs;
+}
+
+uint32_t pass_runs(const struct pass *pass)
+{
+    return pass->runs;
 }
 
 void pass_destroy(struct pass *pass)

@@ -54,6 +54,9 @@ attn_status plan_keep(attn_work *w, const struct plan_key *key, void *plan,
 
 struct pass *work_pass(const attn_work *w);
 
+/* As pass_expect was told. */
+uint32_t pass_runs(const struct pass *pass);
+
 /* The layer whose processor is running: attend takes its choice of an op.  NULL outside layers. */
 struct layer *pass_layer(const struct pass *pass);
 void pass_set_layer(struct pass *pass, struct layer *layer);

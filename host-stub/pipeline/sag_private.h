@@ -52,7 +52,8 @@ struct attn_sag {
     struct vae_encoder *encoder; /* from the first attn_sag_vae_encode on */
     scheduler *scheduler;
     struct pass *pass;  /* UNet and decoder share an arena: they never run at once */
-    int64_t planned[5]; /* images, guided, latents' height and width, tokens: what `pass` is for */
+    /* What `pass` is for: images, guided, latents' height and width, tokens, steps up to 16. */
+    int64_t planned[6];
     atomic_int cancelled; /* lock-free, so that a signal handler may set it */
     void (*log)(void *ctx, int32_t level, const char *text);
     void *log_ctx;

@@ -206,14 +206,19 @@ int64_t decode_batch(const struct sag_job *job)
 static attn_status pass_renew(struct sag_job *job)
 {
     attn_sag *sag = job->sag;
-    const int64_t wanted[5] = {job->images, job->guided, job->h, job->w, job->tokens};
+    const int64_t many = 16, steps = (int64_t)job->steps < many ? (int64_t)job->steps : many;
+    const int64_t wanted[6] = {job->images, job->guided, job->h, job->w, job->tokens, steps};
     if (sag->pass && memcmp(wanted, sag->planned, sizeof wanted) == 0) {
         return ATTN_OK;
     }
     pass_destroy(sag->pass);
     sag->pass = NULL;
     memcpy(sag->planned, wanted, sizeof wanted);
-    return pass_create(sag->compute, &sag->pass, job->err);
+    attn_status status = pass_create(sag->compute, &sag->pass, job->err);
+    if (!status) {
+        pass_expect(sag->pass, (uint32_t)steps);
+    }
+    return status;
 }
 
 /* Where the device has loops and the scheduler is linear. */

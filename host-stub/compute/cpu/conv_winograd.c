@@ -13,12 +13,12 @@
 /* Pictures from so many pixels on are convolved one by one, so that passes of other batches find
  * the weights in the layout that they want. */
 #define ALONE_PIXELS 1024
-/* It pays from so many pixels of a picture on: below, the direct one is as fast, or laying weights
- * out (25 ns each) takes longer than the steps of a picture gain; from LARGE_PIXELS on whatever
- * they weigh.  Where there are no steps, from SELDOM_PIXELS on. */
-#define FEWEST_PIXELS 256
-#define LARGE_PIXELS  1024
+/* Laying weights out (25 to 50 ns each) is paid back by so many pixels, counted over all steps of
+ * a picture; where a picture takes one run, not three a step, by more. */
+#define WORTH_PIXELS  4096
 #define SELDOM_PIXELS 16384
+/* From so many pixels on whatever they weigh: below, reading large weights takes the time. */
+#define LARGE_PIXELS  1024
 #define SMALL_WEIGHTS (INT64_C(1) << 18) /* in x out */
 
 struct bands {
@@ -51,14 +51,20 @@ static struct onednn_conv band_shape(const struct conv *conv, const attn_tensor 
     return shape;
 }
 
+static bool pays(const attn_work *w, const struct conv *conv, int64_t pixels)
+{
+    if (conv->seldom ? pixels < SELDOM_PIXELS : pixels * pass_runs(work_pass(w)) < WORTH_PIXELS)
+        return false;
+    return pixels >= LARGE_PIXELS || conv->in_channels * conv->out_channels <= SMALL_WEIGHTS;
+}
+
 bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *y)
 {
+    const bool same = conv->kernel == 3 && conv->stride == 1 && conv->pad_low == 1 &&
+                      conv->pad_high == 1;
     const int64_t pixels = y->rank == 4 ? y->shape[1] * y->shape[2] : 0;
-    const int64_t weights = conv->in_channels * conv->out_channels;
-    if (!conv_weights_stay(conv) || conv->kernel != 3 || conv->stride != 1 || conv->pad_low != 1 ||
-        conv->pad_high != 1 || conv->in_channels < CHANNEL_BLOCK ||
-        conv->out_channels < CHANNEL_BLOCK || pixels < (conv->seldom ? SELDOM_PIXELS : FEWEST_PIXELS) || !y->shape[0] ||
-        (pixels < LARGE_PIXELS && weights > SMALL_WEIGHTS))
+    if (!same || conv->in_channels < CHANNEL_BLOCK || conv->out_channels < CHANNEL_BLOCK ||
+        !conv_weights_stay(conv) || !y->shape[0] || !pays(w, conv, pixels))
         return false;
     const struct onednn_conv shape = band_shape(conv, y);
     return conv_plan(w, &shape) != NULL;
