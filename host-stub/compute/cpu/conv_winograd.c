@@ -10,9 +10,6 @@
 
 /* Pixels of one call at most, where that is more than four rows; measured. */
 #define CALL_PIXELS 4096
-/* Pictures from so many pixels on are convolved one by one, so that passes of other batches find
- * the weights in the layout that they want. */
-#define ALONE_PIXELS 1024
 /* Laying weights out (25 to 50 ns each) is paid back by so many pixels, counted over all steps of
  * a picture; where a picture takes one run, not three a step, by more. */
 #define WORTH_PIXELS  4096
@@ -33,11 +30,17 @@ struct bands {
     float *in, *out;
 };
 
-/* For y: convolutions of this file leave a picture its size. */
+static bool small_weights(const struct conv *conv)
+{
+    return conv->in_channels * conv->out_channels <= SMALL_WEIGHTS;
+}
+
+/* For y: convolutions of this file leave a picture its size.  Those of large weights take pictures
+ * one by one: for other batches oneDNN may want the weights in another layout. */
 static struct onednn_conv band_shape(const struct conv *conv, const attn_tensor *y)
 {
     const int64_t height = y->shape[1], width = y->shape[2], pixels = height * width;
-    const bool together = pixels < ALONE_PIXELS && y->shape[0] * pixels <= CALL_PIXELS;
+    const bool together = small_weights(conv) && y->shape[0] * pixels <= CALL_PIXELS;
     struct onednn_conv shape = conv_shape(conv, together ? y->shape[0] : 1, height, width);
     shape.winograd = true;
     if (pixels > CALL_PIXELS) {
@@ -55,7 +58,7 @@ static bool pays(const attn_work *w, const struct conv *conv, int64_t pixels)
 {
     if (conv->seldom ? pixels < SELDOM_PIXELS : pixels * pass_runs(work_pass(w)) < WORTH_PIXELS)
         return false;
-    return pixels >= LARGE_PIXELS || conv->in_channels * conv->out_channels <= SMALL_WEIGHTS;
+    return pixels >= LARGE_PIXELS || small_weights(conv);
 }
 
 bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *y)
