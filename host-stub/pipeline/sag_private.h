@@ -51,7 +51,7 @@ struct attn_sag {
 
     struct vae_encoder *encoder; /* from the first attn_sag_vae_encode on */
     scheduler *scheduler;
-    struct pass *pass;  /* UNet and decoder share an arena: they never run at once */
+    struct pass *pass; /* UNet and decoder share an arena: they never run at once */
     /* What `pass` is for: images, guided, latents' height and width, tokens, steps up to 16. */
     int64_t planned[6];
     atomic_int cancelled; /* lock-free, so that a signal handler may set it */

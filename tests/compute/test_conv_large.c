@@ -31,8 +31,8 @@ struct large_call {
 static void operation(attn_work *w, void *arg)
 {
     const struct large_call *c = arg;
-    const struct norm_call norm = {&c->norm, ACT_SILU, &c->x, &c->x2, &c->add, &c->scale,
-                                   &c->shift};
+    const struct norm_call norm = {&c->norm, ACT_SILU,  &c->x,    &c->x2,
+                                   &c->add,  &c->scale, &c->shift};
     if (c->what == ALONE)
         work_compute(w)->api->conv(w, c->conv, &c->x, &c->x2, &c->e, &c->y);
     else if (c->what == ENLARGED)
@@ -159,7 +159,8 @@ static double *reference(const struct large_case *k, const struct large_call *c,
 /* -- cases ------------------------------------------------------------------------------------- */
 
 struct samples {
-    struct sample weight, bias, x, x2, r, y, vectors[5]; /* norm's weight, bias; add, scale, shift */
+    struct sample weight, bias, x, x2, r, y,
+        vectors[5]; /* norm's weight, bias; add, scale, shift */
 };
 
 static void samples_make(const struct large_case *k, struct samples *s, struct large_call *c)
@@ -178,10 +179,8 @@ static void samples_make(const struct large_case *k, struct samples *s, struct l
     s->y = sample_output(F32, k->layout, 4, ys);
     for (int i = 0; i < 5; ++i)
         s->vectors[i] = sample_random(F32, PLAIN, i < 2 ? 1 : 2, i < 2 ? vs + 1 : vs);
-    *c = (struct large_call){.what = k->what,
-                             .x = s->x.t,
-                             .y = s->y.t,
-                             .e = {k->act, k->residual ? &s->r.t : NULL}};
+    *c = (struct large_call){
+        .what = k->what, .x = s->x.t, .y = s->y.t, .e = {k->act, k->residual ? &s->r.t : NULL}};
     c->norm = (attn_norm){.kind = ATTN_NORM_GROUP, .groups = GROUPS, .eps = (float)eps};
     c->norm.weight = s->vectors[0].t;
     c->norm.bias = s->vectors[1].t;
@@ -264,8 +263,8 @@ static void every_kind(void **state)
 /* With bands that repeat rows of others, nothing may be added twice. */
 static void residual_may_be_y(void **state)
 {
-    static const struct large_case k = {1,     70,       60,   16, 0, 16, F32, PLAIN, ACT_NONE,
-                                        false, ALONE, 0, 0};
+    static const struct large_case k = {1,     70,       60,    16,    0, 16, F32,
+                                        PLAIN, ACT_NONE, false, ALONE, 0, 0};
     struct fixture *f = *state;
     struct samples s;
     struct large_call c;
@@ -293,8 +292,8 @@ static void residual_may_be_y(void **state)
 /* Passes that are run once, or often, or of other sizes want weights laid out in other ways. */
 static void passes_in_turns(void **state)
 {
-    static const struct large_case k = {1,     16,    16, 64, 0, 64, F32, PLAIN, ACT_NONE,
-                                        false, ALONE, 0,  0};
+    static const struct large_case k = {1,     16,       16,    64,    0, 64, F32,
+                                        PLAIN, ACT_NONE, false, ALONE, 0, 0};
     struct fixture *f = *state;
     struct samples s;
     struct large_call c;

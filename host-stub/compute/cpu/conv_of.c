@@ -1,5 +1,5 @@
-/* conv_of.c: convolutions that do something to their input as they read it: a group norm, or nearest
- * enlargement. */
+/* conv_of.c: convolutions that do something to their input as they read it: a group norm, or
+ * nearest enlargement. */
 #include "conv.h"
 
 attn_status cpu_norm_conv(attn_work *w, const struct norm_call *n, const struct conv *conv,
@@ -29,8 +29,8 @@ attn_status cpu_norm_conv(attn_work *w, const struct norm_call *n, const struct 
 attn_status cpu_upsample_conv(attn_work *w, const attn_tensor *x, const struct conv *conv,
                               const attn_tensor *y)
 {
-    if (x->rank != 4 || y->rank != 4 || !conv_takes_more(w, conv, y) ||
-        x->shape[1] > y->shape[1] || x->shape[2] > y->shape[2] || tensor_count(x) == 0)
+    if (x->rank != 4 || y->rank != 4 || !conv_takes_more(w, conv, y) || x->shape[1] > y->shape[1] ||
+        x->shape[2] > y->shape[2] || tensor_count(x) == 0)
         return upsample_then_conv(w, x, conv, y);
     attn_tensor large = *x; /* what the shape would be */
     large.shape[1] = y->shape[1];

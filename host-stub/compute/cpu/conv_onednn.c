@@ -14,11 +14,10 @@ struct onednn_plan *conv_plan(attn_work *w, const struct onednn_conv *shape)
 {
     struct plan_key key;
     key_begin(&key, "conv");
-    const int64_t numbers[] = {shape->batch,     shape->height,     shape->width,
-                               shape->in,        shape->out_height, shape->out_width,
-                               shape->out,       shape->kernel,     shape->stride,
-                               shape->pad_low,   shape->pad_high,   shape->activation,
-                               shape->winograd,  shape->halo,       shape->accumulate};
+    const int64_t numbers[] = {
+        shape->batch,     shape->height,     shape->width,    shape->in,     shape->out_height,
+        shape->out_width, shape->out,        shape->kernel,   shape->stride, shape->pad_low,
+        shape->pad_high,  shape->activation, shape->winograd, shape->halo,   shape->accumulate};
     key_bytes(&key, numbers, sizeof numbers);
     struct onednn_plan *plan = plan_find(work_pass(w), &key);
     if (plan || (shape->winograd && !work_dry(w)))

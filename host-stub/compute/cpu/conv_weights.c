@@ -86,9 +86,9 @@ static attn_status pack(const struct conv *conv, const attn_tensor *source,
     float *copy = ready ? NULL : plain_copy(c, source);
     attn_status status;
     if (ready || copy)
-        status = onednn_weights_pack(to->plan, to->shape, copy ? copy : source->data, to->scratch,
-                                     onednn_plan_scratch(to->plan), &conv->weights->layouts[i],
-                                     err);
+        status =
+            onednn_weights_pack(to->plan, to->shape, copy ? copy : source->data, to->scratch,
+                                onednn_plan_scratch(to->plan), &conv->weights->layouts[i], err);
     else
         status = attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
                            tensor_describe(source).text);
@@ -167,7 +167,6 @@ struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
     pthread_mutex_unlock(&conv->cpu->lock);
     if (!found)
         work_fail(w, status, "%s",
-                  err.text[0] ? err.text
-                              : "conv: no dry run laid the weights out for this size");
+                  err.text[0] ? err.text : "conv: no dry run laid the weights out for this size");
     return found;
 }

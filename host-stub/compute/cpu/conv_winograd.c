@@ -63,8 +63,8 @@ static bool pays(const attn_work *w, const struct conv *conv, int64_t pixels)
 
 bool conv_is_winograd(attn_work *w, const struct conv *conv, const attn_tensor *y)
 {
-    const bool same = conv->kernel == 3 && conv->stride == 1 && conv->pad_low == 1 &&
-                      conv->pad_high == 1;
+    const bool same =
+        conv->kernel == 3 && conv->stride == 1 && conv->pad_low == 1 && conv->pad_high == 1;
     const int64_t pixels = y->rank == 4 ? y->shape[1] * y->shape[2] : 0;
     if (!same || conv->in_channels < CHANNEL_BLOCK || conv->out_channels < CHANNEL_BLOCK ||
         !conv_weights_stay(conv) || !y->shape[0] || !pays(w, conv, pixels))
@@ -155,8 +155,8 @@ static void rows_in(void *arg, int64_t begin, int64_t end, uint32_t thread)
     (void)thread;
     for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t picture = unit / b->shape.height, row = unit % b->shape.height;
-        float *to = b->in + picture * b->blocks_in * b->shape.height * b->shape.width *
-                                CHANNEL_BLOCK;
+        float *to =
+            b->in + picture * b->blocks_in * b->shape.height * b->shape.width * CHANNEL_BLOCK;
         row_in(b, b->picture + picture, b->row - above + row, row, to);
     }
 }
@@ -172,12 +172,11 @@ static void rows_out(void *arg, int64_t begin, int64_t end, uint32_t thread)
     (void)thread;
     for (int64_t unit = begin; unit < end; ++unit) {
         const int64_t picture = unit / rows, row = b->fresh + unit % rows;
-        const float *from = b->out + picture * b->blocks_out * plane +
-                            row * s->out_width * CHANNEL_BLOCK;
+        const float *from =
+            b->out + picture * b->blocks_out * plane + row * s->out_width * CHANNEL_BLOCK;
         float *y = (float *)(uintptr_t)pixels_at(&b->y, b->picture + picture, b->row + row);
-        const float *add = b->call->residual
-                               ? pixels_at(&b->residual, b->picture + picture, b->row + row)
-                               : NULL;
+        const float *add =
+            b->call->residual ? pixels_at(&b->residual, b->picture + picture, b->row + row) : NULL;
         for (int64_t first = 0; first < s->out; first += CHANNEL_BLOCK, from += plane) {
             const int64_t n = s->out - first < CHANNEL_BLOCK ? s->out - first : CHANNEL_BLOCK;
             b->cpu->kernels->block_out(b->call->act, s->out_width, n, from,

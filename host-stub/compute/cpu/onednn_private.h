@@ -54,13 +54,13 @@ static inline void layout_free(struct layout *l)
 }
 
 static inline dnnl_status_t layout_tag(struct layout *l, int n, const dnnl_dims_t dims,
-                                dnnl_format_tag_t tag)
+                                       dnnl_format_tag_t tag)
 {
     return dnnl_memory_desc_create_with_tag(&l->d, n, dims, dnnl_f32, tag);
 }
 
 static inline dnnl_status_t layout_strides(struct layout *l, int n, const dnnl_dims_t dims,
-                                    const dnnl_dims_t strides)
+                                           const dnnl_dims_t strides)
 {
     return dnnl_memory_desc_create_with_strides(&l->d, n, dims, dnnl_f32, strides);
 }
@@ -76,8 +76,8 @@ static inline dnnl_status_t add_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kin
 }
 
 static inline dnnl_status_t describe_conv(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                   const struct layout *l, const dnnl_dims_t *geometry,
-                                   dnnl_primitive_attr_t attr)
+                                          const struct layout *l, const dnnl_dims_t *geometry,
+                                          dnnl_primitive_attr_t attr)
 {
     const dnnl_dims_t undilated = {0, 0};
     return dnnl_convolution_forward_primitive_desc_create(
@@ -95,7 +95,8 @@ static inline dnnl_status_t describe_winograd(dnnl_primitive_desc_t *out, dnnl_e
 }
 
 static inline dnnl_status_t describe_linear(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                     const struct layout *l, bool bias, dnnl_primitive_attr_t attr)
+                                            const struct layout *l, bool bias,
+                                            dnnl_primitive_attr_t attr)
 {
     return dnnl_matmul_primitive_desc_create(out, engine, l[X].d, l[WEIGHTS].d,
                                              bias ? l[BIAS].d : NULL, l[Y].d, attr);
@@ -117,13 +118,13 @@ static inline void layout_free(struct layout *l)
 }
 
 static inline dnnl_status_t layout_tag(struct layout *l, int n, const dnnl_dims_t dims,
-                                dnnl_format_tag_t tag)
+                                       dnnl_format_tag_t tag)
 {
     return dnnl_memory_desc_init_by_tag(&l->d, n, dims, dnnl_f32, tag);
 }
 
 static inline dnnl_status_t layout_strides(struct layout *l, int n, const dnnl_dims_t dims,
-                                    const dnnl_dims_t strides)
+                                           const dnnl_dims_t strides)
 {
     return dnnl_memory_desc_init_by_strides(&l->d, n, dims, dnnl_f32, strides);
 }
@@ -139,8 +140,8 @@ static inline dnnl_status_t add_eltwise(dnnl_post_ops_t ops, dnnl_alg_kind_t kin
 }
 
 static inline dnnl_status_t describe_conv(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                   const struct layout *l, const dnnl_dims_t *geometry,
-                                   dnnl_primitive_attr_t attr)
+                                          const struct layout *l, const dnnl_dims_t *geometry,
+                                          dnnl_primitive_attr_t attr)
 {
     dnnl_convolution_desc_t d;
     dnnl_status_t status = dnnl_convolution_forward_desc_init(
@@ -185,7 +186,8 @@ static inline dnnl_status_t describe_winograd(dnnl_primitive_desc_t *out, dnnl_e
 }
 
 static inline dnnl_status_t describe_linear(dnnl_primitive_desc_t *out, dnnl_engine_t engine,
-                                     const struct layout *l, bool bias, dnnl_primitive_attr_t attr)
+                                            const struct layout *l, bool bias,
+                                            dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t d;
     dnnl_status_t status =
