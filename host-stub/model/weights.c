@@ -405,6 +405,26 @@ static attn_tensor device_tensor(struct weights *w, const char *name, const char
     return weights_upload(w, &host, NULL);
 }
 
+/* The weight of a linear.  On a CPU a large one of halves stays as it lies in the file and is
+ * widened whenever it is used, a tenth of what the product takes: in fp32 it would take twice the
+ * memory, and could not be given back while others run. */
+static attn_tensor linear_weight(struct weights *w, const char *name, uint32_t rank,
+                                 const int64_t *shape)
+{
+    enum { LARGE = 1 << 18 };
+    char whole[NAME_BYTES + 16];
+    attn_tensor host;
+    attn_tensor dtype = {.lanes = 1};
+    (void)snprintf(whole, sizeof(whole), "%s.weight", name);
+    host = host_tensor(w, whole, rank, shape);
+    dtype.code = host.code;
+    dtype.bits = host.bits;
+    if (w->compute->device.type == ATTN_DEVICE_CPU && shape[0] * shape[1] >= LARGE) {
+        return weights_upload(w, &host, &dtype);
+    }
+    return weights_upload(w, &host, NULL);
+}
+
 attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape,
                           const char *format, ...)
 {
@@ -434,7 +454,7 @@ void weights_linear(struct weights *w, attn_linear *linear, int64_t out, int64_t
     const int64_t shape[] = {out, in};
     FORMAT_NAME(name, format);
     memset(linear, 0, sizeof(*linear));
-    linear->weight = device_tensor(w, name, ".weight", 2, shape);
+    linear->weight = linear_weight(w, name, 2, shape);
     if (bias) {
         linear->bias = device_tensor(w, name, ".bias", 1, shape);
     }
@@ -447,7 +467,7 @@ void weights_pointwise(struct weights *w, attn_linear *linear, int64_t out, int6
     const int64_t shape[] = {out, in, 1, 1};
     FORMAT_NAME(name, format);
     memset(linear, 0, sizeof(*linear));
-    linear->weight = device_tensor(w, name, ".weight", 4, shape);
+    linear->weight = linear_weight(w, name, 4, shape);
     linear->weight.rank = linear->weight.rank ? 2 : 0;
     linear->bias = device_tensor(w, name, ".bias", 1, shape);
     weights_lora_linear(w, linear, name);

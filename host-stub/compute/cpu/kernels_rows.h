@@ -81,7 +81,12 @@ static void transpose(const float *src, int64_t stride, int64_t n, int64_t fill,
  * and makes subnormals normal.  Infinities and NaN get the largest exponent. */
 static void f16_to_f32(int64_t n, const uint16_t *x, float *y)
 {
-    for (int64_t i = 0; i < n; ++i) {
+    int64_t i = 0;
+#if defined(__AVX512F__) && LANES == 16
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(y + i, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(x + i))));
+#endif
+    for (; i < n; ++i) {
         uint32_t sign = (uint32_t)(x[i] & 0x8000u) << 16;
         uint32_t magnitude = (uint32_t)(x[i] & 0x7FFFu) << 13;
         float scaled = float_of(magnitude) * 0x1p112f;
