@@ -89,7 +89,7 @@ struct seen {
     uint64_t told;
 };
 
-static struct seen measure(uint32_t side, uint32_t images, uint32_t flags)
+static struct seen measure_once(uint32_t side, uint32_t images, uint32_t flags)
 {
     ATTN_ERROR_ON(err, 512);
     attn_sag *sag = NULL;
@@ -116,7 +116,15 @@ static struct seen measure(uint32_t side, uint32_t images, uint32_t flags)
     return seen;
 }
 
-/* What is not for tensors (the tokenizer, oneDNN's code, structs) is the rest. */
+/* The second of two runs: what the first one alone takes is the process's, such as the code that
+ * oneDNN writes for a size and keeps (20 MB for each of these by oneDNN 3.7). */
+static struct seen measure(uint32_t side, uint32_t images, uint32_t flags)
+{
+    (void)measure_once(side, images, flags);
+    return measure_once(side, images, flags);
+}
+
+/* What is not for tensors (the tokenizer, structs) is the rest. */
 static void near_check(struct seen seen)
 {
     assert_true((double)seen.told <= 1.01 * (double)seen.heap);
@@ -126,7 +134,6 @@ static void near_check(struct seen seen)
 static void test_peak(void **state)
 {
     (void)state;
-    (void)measure(32, 1, 0); /* what is taken once for the process */
     struct seen small = measure(32, 1, 0);
     struct seen large = measure(192, 1, 0);
     struct seen whole = measure(64, 4, 0);
