@@ -37,22 +37,23 @@ attn_status conv_execute(attn_work *w, const struct conv *conv, const struct one
                          const float *x, float *y)
 {
     struct onednn_plan *plan = w->status == ATTN_OK ? conv_plan(w, shape) : NULL;
-    struct onednn_weights *weights = NULL;
     if (!plan)
         return w->status;
     uint64_t mark = work_mark(w);
     const int64_t floats[] = {(int64_t)(onednn_plan_scratch(plan) + 3) / 4};
     attn_tensor scratch = work_take(w, NULL, 1, floats);
     work_reset(w, mark);
-    const struct conv_layout layout = {.shape = shape, .plan = plan, .scratch = scratch.data};
-    if (w->status == ATTN_OK && (!work_dry(w) || !conv_weights_stay(conv)))
-        weights = conv_weights_for(w, conv, &layout);
     if (work_dry(w) || w->status != ATTN_OK)
+        return w->status;
+    const struct conv_layout layout = {.shape = shape, .plan = plan, .scratch = scratch.data};
+    const struct onednn_weights *weights = conv_weights_use(w, conv, &layout);
+    if (!weights)
         return w->status;
     ATTN_ERROR_ON(err, 256);
     struct onednn_buffers buffers = {
         .x = x, .packed = weights, .bias = conv_bias(conv), .y = y, .scratch = scratch.data};
     attn_status status = onednn_run(plan, &buffers, &err);
+    conv_weights_done(conv, weights);
     return status == ATTN_OK ? status : work_fail(w, status, "%s", err.text);
 }
 

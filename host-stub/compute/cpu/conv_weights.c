@@ -3,17 +3,28 @@
  * Where the source of the weights stays (conv_desc.weight_read), they are laid out when they are
  * first run, just as the plan wants them: models that run one after another need not have their
  * weights in memory together.  Otherwise they are laid out at once, as a primitive for a picture of
- * usual size wants them, and from that layout into others in dry runs.
+ * usual size wants them, and from that layout into others.
+ *
+ * A convolution keeps a few layouts: passes of other sizes may want others.  Where one more is
+ * wanted, the one that was used longest ago goes, and is made again when it is needed.
  */
 #include "conv_weights.h"
 
 #include <stdlib.h>
 
-#define LAYOUTS_MAX 4
+#define LAYOUTS_MAX 3
 #define USUAL_SIZE  32
 
+struct layout {
+    struct onednn_weights *weights; /* NULL: free */
+    uint32_t users;                 /* runs that read it now */
+    uint64_t turn;                  /* when it was last asked for */
+};
+
+/* All under cpu->lock but what never changes. */
 struct conv_weights {
-    struct onednn_weights *layouts[LAYOUTS_MAX]; /* only ever added to, under cpu->lock */
+    struct layout layouts[LAYOUTS_MAX];
+    uint64_t turns;
     float *bias;
     uint64_t bytes;     /* of all of them, as compute_took was told */
     attn_tensor source; /* absent: gone */
@@ -53,7 +64,7 @@ void conv_weights_destroy(struct cpu *c, struct conv_weights *weights)
         return;
     compute_gave(&c->base, weights->bytes);
     for (int i = 0; i < LAYOUTS_MAX; ++i)
-        onednn_weights_free(weights->layouts[i]);
+        onednn_weights_free(weights->layouts[i].weights);
     free(weights->bias);
     free(weights);
 }
@@ -75,9 +86,9 @@ static float *plain_copy(const struct cpu *c, const attn_tensor *t)
     return data;
 }
 
-/* layouts[i] as the plan wants it, from the source. */
+/* As the plan wants them, from the source. */
 static attn_status pack(const struct conv *conv, const attn_tensor *source,
-                        const struct conv_layout *to, int i, attn_error *err)
+                        const struct conv_layout *to, struct onednn_weights **out, attn_error *err)
 {
     struct cpu *c = conv->cpu;
     const bool ready = tensor_f32(source) && tensor_contiguous(source);
@@ -86,9 +97,8 @@ static attn_status pack(const struct conv *conv, const attn_tensor *source,
     float *copy = ready ? NULL : plain_copy(c, source);
     attn_status status;
     if (ready || copy)
-        status =
-            onednn_weights_pack(to->plan, to->shape, copy ? copy : source->data, to->scratch,
-                                onednn_plan_scratch(to->plan), &conv->weights->layouts[i], err);
+        status = onednn_weights_pack(to->plan, to->shape, copy ? copy : source->data, to->scratch,
+                                     onednn_plan_scratch(to->plan), out, err);
     else
         status = attn_fail(err, ATTN_NOMEM, "conv: no memory for weights %s",
                            tensor_describe(source).text);
@@ -105,10 +115,12 @@ static attn_status pack_usual(struct conv *conv, const attn_tensor *weight, attn
     if (status != ATTN_OK)
         return status;
     const struct conv_layout usual = {.shape = &shape, .plan = plan};
-    status = pack(conv, weight, &usual, 0, err);
+    struct layout *first = &conv->weights->layouts[0];
+    status = pack(conv, weight, &usual, &first->weights, err);
     onednn_plan_free(plan);
     if (status == ATTN_OK)
-        count(conv, onednn_weights_bytes(conv->weights->layouts[0]));
+        count(conv, onednn_weights_bytes(first->weights));
+    first->users = 1; /* the others are made from it: it never goes */
     return status;
 }
 
@@ -131,42 +143,83 @@ attn_status conv_weights_create(struct conv *conv, const struct conv_desc *d, at
     return ATTN_OK;
 }
 
-/* One more layout, the first of them is free at i. */
-static attn_status add(const struct conv *conv, const struct conv_layout *to, int i,
-                       attn_error *err)
+static attn_status layout_make(const struct conv *conv, const struct conv_layout *to,
+                               struct onednn_weights **out, attn_error *err)
 {
     struct conv_weights *weights = conv->weights;
-    attn_status status;
-    if (tensor_here(&weights->source)) {
-        status = pack(conv, &weights->source, to, i, err);
-        weights->read(weights->ctx, &weights->source);
-    } else {
-        status = onednn_weights_repack(to->plan, weights->layouts[0], &weights->layouts[i], err);
-    }
-    if (status == ATTN_OK)
-        count(conv, onednn_weights_bytes(weights->layouts[i]));
+    if (!tensor_here(&weights->source))
+        return onednn_weights_repack(to->plan, weights->layouts[0].weights, out, err);
+    attn_status status = pack(conv, &weights->source, to, out, err);
+    weights->read(weights->ctx, &weights->source);
     return status;
 }
 
-struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
-                                        const struct conv_layout *to)
+/* A free one, made free if need be; NULL if runs read all of them. */
+static struct layout *layout_free(const struct conv *conv)
 {
-    struct onednn_weights **layouts = conv->weights->layouts, *found = NULL;
-    ATTN_ERROR_ON(err, 256);
-    int i = 0;
-    pthread_mutex_lock(&conv->cpu->lock);
-    for (; i < LAYOUTS_MAX && layouts[i] && !found; ++i) {
-        if (onednn_weights_fit(to->plan, layouts[i]))
-            found = layouts[i];
+    struct conv_weights *weights = conv->weights;
+    struct layout *oldest = NULL;
+    for (int i = 0; i < LAYOUTS_MAX; ++i) {
+        struct layout *l = &weights->layouts[i];
+        if (!l->weights)
+            return l;
+        if (!l->users && (!oldest || l->turn < oldest->turn))
+            oldest = l;
     }
-    attn_status status = ATTN_INTERNAL;
-    if (!found && i < LAYOUTS_MAX && (work_dry(w) || conv_weights_stay(conv)))
-        status = add(conv, to, i, &err);
-    if (status == ATTN_OK)
-        found = layouts[i];
+    if (oldest) {
+        const uint64_t bytes = onednn_weights_bytes(oldest->weights);
+        onednn_weights_free(oldest->weights);
+        oldest->weights = NULL;
+        weights->bytes -= bytes;
+        compute_gave(&conv->cpu->base, bytes);
+    }
+    return oldest;
+}
+
+static struct layout *layout_find(const struct conv *conv, const struct conv_layout *to)
+{
+    for (int i = 0; i < LAYOUTS_MAX; ++i) {
+        struct layout *l = &conv->weights->layouts[i];
+        if (l->weights && onednn_weights_fit(to->plan, l->weights))
+            return l;
+    }
+    return NULL;
+}
+
+const struct onednn_weights *conv_weights_use(attn_work *w, const struct conv *conv,
+                                              const struct conv_layout *to)
+{
+    attn_status status = ATTN_OK;
+    ATTN_ERROR_ON(err, 256);
+    pthread_mutex_lock(&conv->cpu->lock);
+    struct layout *l = layout_find(conv, to);
+    if (!l) {
+        l = layout_free(conv);
+        if (l)
+            status = layout_make(conv, to, &l->weights, &err);
+        else
+            status = attn_fail(&err, ATTN_NOMEM,
+                               "conv: more than %d layouts of its weights at once", LAYOUTS_MAX);
+        if (status == ATTN_OK)
+            count(conv, onednn_weights_bytes(l->weights));
+    }
+    if (status == ATTN_OK) {
+        ++l->users;
+        l->turn = ++conv->weights->turns;
+    }
     pthread_mutex_unlock(&conv->cpu->lock);
-    if (!found)
-        work_fail(w, status, "%s",
-                  err.text[0] ? err.text : "conv: no dry run laid the weights out for this size");
-    return found;
+    if (status == ATTN_OK)
+        return l->weights;
+    work_fail(w, status, "%s", err.text);
+    return NULL;
+}
+
+void conv_weights_done(const struct conv *conv, const struct onednn_weights *weights)
+{
+    pthread_mutex_lock(&conv->cpu->lock);
+    for (int i = 0; i < LAYOUTS_MAX; ++i) {
+        if (conv->weights->layouts[i].weights == weights)
+            --conv->weights->layouts[i].users;
+    }
+    pthread_mutex_unlock(&conv->cpu->lock);
 }

@@ -9,14 +9,16 @@
 /* x of that size, y that follows from it; neither activation nor accumulation. */
 struct onednn_conv conv_shape(const struct conv *conv, int64_t batch, int64_t height,
                               int64_t width);
-/* The weights as the plan wants them; NULL is a failure. */
+/* The weights as the plan wants them, laid out now if need be, until they are done with.  NULL is a
+ * failure.  Not in dry runs. */
 struct conv_layout {
     const struct onednn_conv *shape;
     const struct onednn_plan *plan; /* of that shape */
     void *scratch;                  /* the plan's, unused as yet; NULL: none */
 };
-struct onednn_weights *conv_weights_for(attn_work *w, const struct conv *conv,
-                                        const struct conv_layout *to);
+const struct onednn_weights *conv_weights_use(attn_work *w, const struct conv *conv,
+                                              const struct conv_layout *to);
+void conv_weights_done(const struct conv *conv, const struct onednn_weights *weights);
 /* May weights be laid out again and again? */
 bool conv_weights_stay(const struct conv *conv);
 const float *conv_bias(const struct conv *conv);
