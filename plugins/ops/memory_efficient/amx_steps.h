@@ -123,10 +123,10 @@ static ALWAYS_INLINE void stream_pace(struct stream *t, int64_t pieces)
     t->pace = ((uint64_t)(t->n_scores + t->n_outputs) << 16) / (uint64_t)pieces;
 }
 
-/* Before each piece: the steps that are its share. */
-static ALWAYS_INLINE void stream_share(struct stream *t)
+/* Before so many pieces: the steps that are their share. */
+static ALWAYS_INLINE void stream_share(struct stream *t, int pieces)
 {
-    t->due += t->pace;
+    t->due += t->pace * (uint64_t)pieces;
     stream_until(t, (int64_t)(t->due >> 16));
 }
 

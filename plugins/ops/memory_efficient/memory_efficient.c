@@ -169,16 +169,19 @@ static void fill_views(struct me_problem *p, const attn_op_call *c)
     p->mass = view_of(&c->key_mass, keys);
 }
 
-/* Queries of a task: as many as keep packing cheap, as few as give every thread work. */
-static int64_t block_rows(const struct me_problem *p, const struct me_kernels *kernels,
-                          uint32_t threads)
+/* Queries of a task: as many as keep packing cheap, as few as give every thread the same work. */
+static void cut_blocks(struct me_problem *p, const struct me_kernels *kernels, int64_t threads)
 {
     int64_t rows = kernels->rows, row_bytes = (p->d + p->dv + 2) * (int64_t)sizeof(float);
     int64_t most = me_min(kernels->block_rows, kernels->block_bytes / row_bytes) / rows * rows;
-    int64_t heads = me_max(p->batch * p->heads, 1);
+    int64_t heads = me_max(p->batch * p->heads, 1), units = me_ceil_div(p->nq, rows);
     int64_t blocks =
-        me_max(me_ceil_div(p->nq, me_max(most, rows)), me_ceil_div(2 * (int64_t)threads, heads));
-    return me_max(rows, me_round_up(me_ceil_div(p->nq, blocks), rows));
+        me_max(me_ceil_div(p->nq, me_max(most, rows)), me_ceil_div(2 * threads, heads));
+    if (heads < threads)
+        blocks = me_round_up(blocks, threads);
+    p->blocks = me_max(1, me_min(blocks, units));
+    p->unit = rows;
+    p->block_q = me_max(1, me_ceil_div(units, p->blocks)) * rows;
 }
 
 static uint64_t thread_scratch(const struct me_kernels *kernels, const struct me_problem *p)
@@ -222,7 +225,7 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     const struct me_kernels *kernels = op->kernels;
     if (!op->forced && s.nk < kernels->least_keys)
         kernels = kernels->fallback;
-    p.block_q = block_rows(&p, kernels, threads);
+    cut_blocks(&p, kernels, threads);
     *made = (struct attn_op_plan){.op = op, .kernels = kernels, .problem = p};
     if (p.wants_mass && call->lse.rank == 0)
         made->lse_bytes = round_up((uint64_t)(s.batch * s.heads * s.nq) * sizeof(float));
@@ -267,7 +270,7 @@ static attn_status op_run(attn_op_plan *plan, const attn_op_call *call, attn_err
         p.lse = (struct me_view){call->scratch, {p.heads * p.nq, p.nq, 1, 0}, ME_F32};
     struct job job = {&p, plan->kernels, 0, (char *)call->scratch + plan->lse_bytes,
                       plan->thread_bytes};
-    job_run(plan->op->host, &job, p.batch * p.heads * me_blocks(&p));
+    job_run(plan->op->host, &job, p.batch * p.heads * p.blocks);
     job.mass = 1;
     if (p.wants_mass)
         job_run(plan->op->host, &job, p.batch * me_ceil_div(p.nk, ME_MASS_KEYS));

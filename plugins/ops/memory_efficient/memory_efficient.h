@@ -13,6 +13,13 @@
 /* Packed rows of V and packed groups of keys are this many floats wide. */
 #define ME_GROUP 8
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum me_type { ME_F32, ME_F16, ME_BF16, ME_BYTES };
 
 /* A tensor [batch][heads][rows][columns]; strides in elements, 0 where it is broadcast.
@@ -43,14 +50,16 @@ struct me_problem {
     enum me_type
         products; /* the accuracy that is wanted of products: that of the inputs, or fp32 */
     int wants_mass;
-    int64_t block_q; /* queries of one attend task, a multiple of the kernels' rows */
+    /* A head's queries are cut into blocks of nearly equal size, each the work of one attend task:
+     * whole units of the kernels' rows, block_q at most. */
+    int64_t blocks, unit, block_q;
 };
 
 struct me_kernels {
     const char *name;
     /* Whether this CPU and its operating system can run them. */
     int (*usable)(void);
-    /* Queries that are worked on together: block_q is a multiple of it. */
+    /* Queries that are worked on together: a block has a multiple of them. */
     int64_t rows;
     /* At most so many queries in a block, and so many bytes of their packed rows and outputs: more
      * make packing keys and values cheaper, fewer leave more of the cache to them. */
@@ -58,7 +67,7 @@ struct me_kernels {
     /* Bytes that one thread needs for the problem; scratch is aligned to 64. */
     uint64_t (*scratch)(const struct me_problem *p);
     /* Both return 0, with nothing written, for data that these kernels leave to others.
-     * Queries [block * block_q, ...) of one head: out, and lse where present.
+     * One block of queries of one head: out, and lse where present.
      * Task t is block t % blocks of head t / blocks. */
     int (*attend)(const struct me_problem *p, int64_t task, void *scratch);
     /* Key mass of keys [tile * ME_MASS_KEYS, ...) of one batch entry, from p->lse. */
@@ -106,9 +115,10 @@ static inline int64_t me_round_up(int64_t a, int64_t b)
     return me_ceil_div(a, b) * b;
 }
 
-static inline int64_t me_blocks(const struct me_problem *p)
+/* The first query of a block; of block p->blocks, the end. */
+static inline int64_t me_block_begin(const struct me_problem *p, int64_t block)
 {
-    return me_ceil_div(p->nq, p->block_q);
+    return me_min(p->nq, block * me_ceil_div(p->nq, p->unit) / p->blocks * p->unit);
 }
 
 static inline int64_t me_type_size(enum me_type type)

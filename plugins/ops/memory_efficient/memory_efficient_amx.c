@@ -25,9 +25,13 @@
 #include "v8_avx.h"
 #include "vec_avx512.h"
 
+#include "columns_avx512.h"
+
 #include "pack.h"
 #include "vectors.h"
 #include "windows.h"
+
+#include "fetch.h"
 
 #include "amx_pack.h"
 #include "amx_steps.h"
@@ -83,6 +87,10 @@ static int64_t room_floats(const struct me_problem *p)
 
 /* ---- the vector unit's part ---- */
 
+/* What sixteen keys of a window take beside a pair of keys' exponentials: to find the largest score,
+ * and with a bias or a mask. */
+enum { TOP_WEIGHT = 2, EDIT_WEIGHT = 5 };
+
 /* P of two keys and sixteen queries, into [part][key / 32][key / 2 % 16][query][2]. */
 static ALWAYS_INLINE void store_pair(vec a, vec b, uint16_t *at, int parts)
 {
@@ -104,29 +112,32 @@ static ALWAYS_INLINE void store_pair(vec a, vec b, uint16_t *at, int parts)
         _mm512_storeu_si512(at + i * KEY_STEPS * TILE, part[i]);
 }
 
-/* S of a microtile becomes P, while the stream runs. */
-static ALWAYS_INLINE void softmax_split(const float *s, int64_t keys, float *max, float *sum,
-                                        float *alpha, uint16_t *probabilities, int parts,
-                                        struct stream *stream)
+/* Bias, mask and band upon S, and the largest score of each query, while the stream runs. */
+static void scores_top(const struct me_problem *p, const struct window *w, float *s, vec top[NV],
+                       struct stream *stream, struct fetch *fetch)
 {
-    vec top[NV], total[NV];
-    for (int v = 0; v < NV; v++) {
-        top[v] = vec_load(max + v * LANES);
-        total[v] = vec_set1(0.0f);
+    int weight = p->bias.data || p->mask.data ? EDIT_WEIGHT : TOP_WEIGHT;
+    struct window part = *w;
+    for (int64_t j = 0; j < w->keys; j += LANES, part.j0 += LANES, s += LANES * ROWS) {
+        part.keys = me_min(LANES, w->keys - j);
+        stream_share(stream, weight);
+        fetch_share(fetch);
+        window_edit(p, &part, s);
+        for (int64_t i = 0; i < part.keys; i++)
+            for (int v = 0; v < NV; v++)
+                top[v] = vec_max(vec_load(s + i * ROWS + v * LANES), top[v]);
     }
-    for (int64_t j = 0; j < keys; j++)
-        for (int v = 0; v < NV; v++)
-            top[v] = vec_max(vec_load(s + j * ROWS + v * LANES), top[v]);
-    for (int v = 0; v < NV; v++) {
-        vec old = vec_load(max + v * LANES);
-        vec_store(max + v * LANES, top[v]);
-        top[v] = vec_shield(top[v]);
-        vec_store(alpha + v * LANES, vec_exp(vec_sub(old, top[v])));
-    }
+}
+
+/* S of a microtile becomes P, while the stream runs; top is the new maximum. */
+static ALWAYS_INLINE void softmax_split(const float *s, int64_t keys, const vec top[NV],
+                                        vec total[NV], uint16_t *probabilities, int parts,
+                                        struct stream *stream, struct fetch *fetch)
+{
     int64_t pairs = me_round_up(keys, 32) / 2;
-    stream_pace(stream, pairs);
     for (int64_t j = 0; j < pairs; j++) {
-        stream_share(stream);
+        stream_share(stream, 1);
+        fetch_share(fetch);
         UNROLL
         for (int v = 0; v < NV; v++) {
             const float *at = s + 2 * j * ROWS + v * LANES;
@@ -139,21 +150,48 @@ static ALWAYS_INLINE void softmax_split(const float *s, int64_t keys, float *max
             store_pair(a, b, probabilities + v * parts * KEY_STEPS * TILE + j * 32, parts);
         }
     }
+}
+
+/* S of a window becomes P; max, sum and alpha, the factor for what was summed before, follow. */
+static void softmax(const struct me_problem *p, const struct window *w, float *s, float *max,
+                    float *sum, float *alpha, uint16_t *probabilities, struct stream *stream,
+                    struct fetch *fetch)
+{
+    int parts = output_recipes[p->products].right_parts;
+    vec top[NV], total[NV];
+    for (int v = 0; v < NV; v++) {
+        top[v] = vec_load(max + v * LANES);
+        total[v] = vec_set1(0.0f);
+    }
+    scores_top(p, w, s, top, stream, fetch);
+    for (int v = 0; v < NV; v++) {
+        vec old = vec_load(max + v * LANES);
+        vec_store(max + v * LANES, top[v]);
+        top[v] = vec_shield(top[v]);
+        vec_store(alpha + v * LANES, vec_exp(vec_sub(old, top[v])));
+    }
+    if (parts == 3)
+        softmax_split(s, w->keys, top, total, probabilities, 3, stream, fetch);
+    else if (parts == 2)
+        softmax_split(s, w->keys, top, total, probabilities, 2, stream, fetch);
+    else
+        softmax_split(s, w->keys, top, total, probabilities, 1, stream, fetch);
     for (int v = 0; v < NV; v++) {
         float *at = sum + v * LANES;
         vec_store(at, vec_fma(vec_load(at), vec_load(alpha + v * LANES), total[v]));
     }
 }
 
-static void softmax(const float *s, int64_t keys, float *max, float *sum, float *alpha,
-                    uint16_t *probabilities, int parts, struct stream *stream)
+/* Pieces into which softmax cuts the stream's work, and those into which it cuts what it fetches. */
+static int64_t softmax_weight(const struct me_problem *p, int64_t keys)
 {
-    if (parts == 3)
-        softmax_split(s, keys, max, sum, alpha, probabilities, 3, stream);
-    else if (parts == 2)
-        softmax_split(s, keys, max, sum, alpha, probabilities, 2, stream);
-    else
-        softmax_split(s, keys, max, sum, alpha, probabilities, 1, stream);
+    int weight = p->bias.data || p->mask.data ? EDIT_WEIGHT : TOP_WEIGHT;
+    return me_round_up(keys, 32) / 2 + me_ceil_div(keys, LANES) * weight;
+}
+
+static int64_t softmax_pieces(int64_t keys)
+{
+    return me_round_up(keys, 32) / 2 + me_ceil_div(keys, LANES);
 }
 
 /* ot = ot * alpha + sums; the sums of a last single row of tiles are in two places. */
@@ -197,9 +235,14 @@ static void block_tile(const struct me_problem *p, struct window *w, int64_t fir
     struct step *outputs = steps_scores(&plan, w->keys, room.steps);
     struct step *end = steps_outputs(recipe, p->dv, w->keys, outputs);
     int64_t dv = me_round_up(p->dv, ME_GROUP), current = -1, before = -1; /* -1: none */
-    struct window next = *w;
+    struct window next = *w, after = *w; /* after: the first of the next tile */
+    struct fetch fetch;
     int turn = 0;
     next.i0 = first - ROWS;
+    after.i0 = first;
+    after.rows = me_min(ROWS, last - first);
+    after.j0 += ME_KEYS;
+    after.keys = me_max(0, me_min(ME_KEYS, p->nk - after.j0));
     do {
         int more = next_rows(p, &next, last), other = turn ^ 1;
         struct stream stream = {
@@ -215,9 +258,10 @@ static void block_tile(const struct me_problem *p, struct window *w, int64_t fir
             .sums = room.sums,
         };
         if (current >= 0) {
-            window_edit(p, w, room.s[turn]);
-            softmax(room.s[turn], w->keys, m->max + current, m->sum + current, room.alpha[turn],
-                    room.probabilities[turn], recipe->right_parts, &stream);
+            stream_pace(&stream, softmax_weight(p, w->keys));
+            fetch_window(&fetch, p, more ? &next : &after, softmax_pieces(w->keys));
+            softmax(p, w, room.s[turn], m->max + current, m->sum + current, room.alpha[turn],
+                    room.probabilities[turn], &stream, &fetch);
         }
         stream_finish(&stream);
         if (before >= 0)
@@ -251,7 +295,7 @@ static void mass_stream(const float *s, int64_t keys, const float *lse, float *p
     vec first = vec_load(lse), second = vec_load(lse + LANES);
     stream_pace(stream, keys);
     for (int64_t j = 0; j < keys; j++, s += ROWS, part += LANES) {
-        stream_share(stream);
+        stream_share(stream, 1);
         vec sum = vec_add(vec_load(part), vec_exp(vec_sub(vec_load(s), first)));
         vec_store(part, vec_add(sum, vec_exp(vec_sub(vec_load(s + LANES), second))));
     }

@@ -54,6 +54,42 @@ static inline vec vec_exp(vec x)
 
 #include "v8_avx.h"
 
+/* Bytes of a mask, transposed as bytes: minus one where 0, else 0, as integers. */
+static ALWAYS_INLINE void byte_columns(const char *p, int64_t stride,
+                                                               v8 r[8])
+{
+    __m128i x[8], t[4], pairs[4];
+    for (int i = 0; i < 8; i++)
+        x[i] = _mm_loadl_epi64((const __m128i *)(p + i * stride));
+    for (int i = 0; i < 4; i++)
+        t[i] = _mm_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
+    __m128i a = _mm_unpacklo_epi16(t[0], t[1]), b = _mm_unpackhi_epi16(t[0], t[1]);
+    __m128i c = _mm_unpacklo_epi16(t[2], t[3]), d = _mm_unpackhi_epi16(t[2], t[3]);
+    pairs[0] = _mm_unpacklo_epi32(a, c);
+    pairs[1] = _mm_unpackhi_epi32(a, c);
+    pairs[2] = _mm_unpacklo_epi32(b, d);
+    pairs[3] = _mm_unpackhi_epi32(b, d);
+    for (int i = 0; i < 4; i++) {
+        __m128i hidden = _mm_cmpeq_epi8(pairs[i], _mm_setzero_si128());
+        r[2 * i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hidden));
+        r[2 * i + 1] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(hidden, 8)));
+    }
+}
+
+static ALWAYS_INLINE void vec_columns(const char *p, int64_t stride, enum me_type type, vec r[8])
+{
+    if (type == ME_BYTES)
+        byte_columns(p, stride, r);
+    else
+        v8_columns(p, stride, type, r);
+}
+
+/* x, or minus infinity where the mask is negative. */
+static inline vec vec_hide(vec x, vec mask)
+{
+    return _mm256_blendv_ps(x, _mm256_set1_ps(-__builtin_inff()), mask);
+}
+
 static int kernels_usable(void)
 {
     unsigned a, b, c, d;

@@ -10,6 +10,8 @@
 #include "v8_avx.h"
 #include "vec_avx512.h"
 
+#include "columns_avx512.h"
+
 static int kernels_usable(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

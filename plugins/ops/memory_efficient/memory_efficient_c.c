@@ -123,7 +123,7 @@ static inline void v8_store(char *p, enum me_type type, v8 x)
     memcpy(p, h, sizeof h);
 }
 
-static inline v8 v8_hide(v8 x, v8 mask)
+static inline vec vec_hide(vec x, vec mask)
 {
     VEC_EACH(mask.f[i] < 0.0f ? -__builtin_inff() : x.f[i]);
 }
@@ -137,6 +137,8 @@ static inline void v8_transpose(v8 r[8])
             r[j].f[i] = t;
         }
 }
+
+#define vec_columns(p, stride, type, r) v8_columns(p, stride, type, r)
 
 static inline void v8_columns(const char *p, int64_t stride, enum me_type type, v8 r[8])
 {

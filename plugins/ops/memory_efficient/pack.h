@@ -5,24 +5,19 @@
  *   v8_load(p, type)            eight adjacent elements, widened
  *   v8_store(p, type, v)        the inverse, rounded to nearest even
  *   v8_set1, v8_add, v8_mul
- *   v8_hide(v, mask)            v, or minus infinity where mask is negative
  *   v8_transpose(v8 r[8])       in place
  *   v8_columns(p, stride, type, v8 r[8])
- *                               eight columns of eight rows, `stride` bytes apart; bytes of a mask
- *                               become negative where they are 0
+ *                               eight columns of eight rows, `stride` bytes apart
+ *   vec_columns(p, stride, type, vec r[LANES])
+ *                               the same of LANES by LANES; bytes of a mask become negative where
+ *                               they are 0
+ *   vec_hide(x, mask)           x, or minus infinity where mask is negative
  * Tensors whose columns are not adjacent, and ragged edges, go element by element. */
 
 #include <math.h>
 #include <string.h>
 
 #include "half.h"
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 static inline float element_load(const char *p, enum me_type type)
 {
@@ -119,34 +114,58 @@ static void unpack(struct me_matrix out, const float *ot, int64_t ld, const floa
         unpack_typed(out, ME_BF16, ot, ld, factor, rows, dv);
 }
 
-/* s[j][r] += x[r][j], or for bytes: minus infinity where x[r][j] is 0.  A bias or a mask is read
- * once, a few bytes of many rows at a time, which hardware does not foresee: the rows of the next
- * microtile are fetched meanwhile. */
+/* s[j][r] += e[j][r], or for bytes: minus infinity where e[j][r] is negative; `keys` columns of a
+ * block, each LANES queries. */
+static ALWAYS_INLINE void edit_block(float *s, int64_t ld, const char *x, int64_t stride,
+                                     enum me_type type, int64_t keys)
+{
+    vec e[LANES];
+    vec_columns(x, stride, type, e);
+    UNROLL
+    for (int i = 0; i < LANES; i++) {
+        float *at = s + i * ld;
+        if (i < keys)
+            vec_store(at, type == ME_BYTES ? vec_hide(vec_load(at), e[i])
+                                           : vec_add(vec_load(at), e[i]));
+    }
+}
+
+/* The same for a block that is ragged or whose columns are not adjacent. */
+static void edit_ragged(float *s, int64_t ld, struct me_matrix x, int64_t rows, int64_t keys)
+{
+    _Alignas(64) char block[LANES * LANES * sizeof(float)];
+    int64_t size = me_type_size(x.type);
+    memset(block, x.type == ME_BYTES, sizeof block); /* what changes no score */
+    for (int64_t r = 0; r < rows; r++) {
+        char *to = block + r * LANES * size;
+        if (x.col == size)
+            memcpy(to, x.data + r * x.row, (size_t)(keys * size));
+        else
+            for (int64_t j = 0; j < keys; j++)
+                memcpy(to + j * size, x.data + r * x.row + j * x.col, (size_t)size);
+    }
+    if (x.type == ME_F32)
+        edit_block(s, ld, block, LANES * 4, ME_F32, keys);
+    else if (x.type == ME_F16)
+        edit_block(s, ld, block, LANES * 2, ME_F16, keys);
+    else if (x.type == ME_BF16)
+        edit_block(s, ld, block, LANES * 2, ME_BF16, keys);
+    else
+        edit_block(s, ld, block, LANES, ME_BYTES, keys);
+}
+
 static ALWAYS_INLINE void edit_typed(float *s, int64_t ld, struct me_matrix x, enum me_type type,
                                      int64_t rows, int64_t keys)
 {
-    int64_t fast_rows = x.col == me_type_size(type) ? rows & -8 : 0;
-    int64_t fast_keys = keys & -8;
-    for (int64_t r = 0; r < fast_rows; r += 8)
-        for (int64_t j = 0; j < fast_keys; j += 8) {
-            v8 e[8];
-            v8_columns(x.data + r * x.row + j * x.col, x.row, type, e);
-            UNROLL
-            for (int i = 0; i < 8; i++)
-                __builtin_prefetch(x.data + (r + i + ld) * x.row + j * x.col, 0, 2);
-            UNROLL
-            for (int i = 0; i < 8; i++) {
-                float *at = s + (j + i) * ld + r;
-                v8 old = v8_load((const char *)at, ME_F32);
-                v8_store((char *)at, ME_F32,
-                         type == ME_BYTES ? v8_hide(old, e[i]) : v8_add(old, e[i]));
+    for (int64_t j = 0; j < keys; j += LANES)
+        for (int64_t r = 0; r < rows; r += LANES) {
+            struct me_matrix at = me_at(x, r, j);
+            if (keys - j < LANES || rows - r < LANES || x.col != me_type_size(type)) {
+                edit_ragged(s + j * ld + r, ld, at, me_min(LANES, rows - r),
+                            me_min(LANES, keys - j));
+                continue;
             }
-        }
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = r < fast_rows ? fast_keys : 0; j < keys; j++) {
-            float e = element_load(x.data + r * x.row + j * x.col, type);
-            float old = s[j * ld + r];
-            s[j * ld + r] = type != ME_BYTES ? old + e : e != 0.0f ? old : -INFINITY;
+            edit_block(s + j * ld + r, ld, at.data, x.row, type, LANES);
         }
 }
 

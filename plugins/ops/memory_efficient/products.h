@@ -14,6 +14,8 @@
 #include "vectors.h"
 #include "windows.h"
 
+#include "fetch.h"
+
 /* Columns of Q' that fit the first-level cache beside a tile of scores. */
 #define CHUNK 96
 
@@ -27,9 +29,13 @@ static int64_t key_floats(const struct me_problem *p)
     return p->d;
 }
 
+/* A group of columns of V, packed, and a line more: else the same row of every group would lie in
+ * the same set of the cache. */
+#define VALUE_STEP (ME_KEYS * ME_GROUP + 16)
+
 static int64_t value_floats(const struct me_problem *p)
 {
-    return me_round_up(p->dv, ME_GROUP);
+    return me_ceil_div(me_ceil_div(p->dv, ME_GROUP) * VALUE_STEP, ME_KEYS);
 }
 
 /* Room: scores of a microtile, [ME_KEYS][ROWS], and its alpha, [ROWS]. */
@@ -60,21 +66,19 @@ static void pack_key_groups(float *kp, struct me_matrix k, int64_t keys, int64_t
     }
 }
 
+/* Row by row, so that V is read in the order in which it lies. */
 static ALWAYS_INLINE void pack_values_typed(float *vp, struct me_matrix v, enum me_type type,
                                             int64_t keys, int64_t dv)
 {
-    for (int64_t c = 0; c < dv; c += ME_GROUP) {
-        float *dst = vp + c * ME_KEYS;
-        int64_t n = me_min(ME_GROUP, dv - c);
-        const char *src = v.data + c * v.col;
-        for (int64_t j = 0; j < keys; j++, dst += ME_GROUP, src += v.row) {
-            if (n == ME_GROUP && v.col == me_type_size(type)) {
-                v8_store((char *)dst, ME_F32, v8_load(src, type));
-                continue;
-            }
+    for (int64_t j = 0; j < keys; j++, vp += ME_GROUP) {
+        const char *src = v.data + j * v.row;
+        float *dst = vp;
+        int64_t c = 0;
+        for (; c + ME_GROUP <= dv && v.col == me_type_size(type); c += ME_GROUP, dst += VALUE_STEP)
+            v8_store((char *)dst, ME_F32, v8_load(src + c * v.col, type));
+        for (; c < dv; c += ME_GROUP, dst += VALUE_STEP)
             for (int64_t i = 0; i < ME_GROUP; i++)
-                dst[i] = i < n ? element_load(src + i * v.col, type) : 0.0f;
-        }
+                dst[i] = c + i < dv ? element_load(src + (c + i) * v.col, type) : 0.0f;
     }
 }
 
@@ -100,6 +104,23 @@ static void pack_values(const struct me_problem *p, struct tile_memory *m, struc
                         int64_t keys)
 {
     pack_value_groups(m->vp, v, keys, p->dv);
+}
+
+/* What the next window and the next tile need. */
+struct fetches {
+    struct fetch window, tile;
+};
+
+static ALWAYS_INLINE void fetches_share(struct fetches *f)
+{
+    fetch_share(&f->window);
+    fetch_share(&f->tile);
+}
+
+/* Pieces of a window's work. */
+static int64_t window_pieces(const struct me_problem *p, int64_t keys)
+{
+    return me_ceil_div(p->d, CHUNK) * me_ceil_div(keys, ME_GROUP) + me_ceil_div(p->dv, ME_GROUP);
 }
 
 /* GROUP rows of scores from `d` columns; kp and qt advance by a row per column. */
@@ -136,17 +157,19 @@ static ALWAYS_INLINE void scores_group(int nv, const float *qt, const float *kp,
 
 /* s[key][query] for a tile; kp and s hold keys rounded up to ME_GROUP. */
 static ALWAYS_INLINE void scores_tile(int nv, const float *qt, const float *kp, int64_t d,
-                                      int64_t keys, float *s)
+                                      int64_t keys, float *s, struct fetches *next)
 {
     int64_t chunks = me_ceil_div(d, CHUNK);
     int64_t step = chunks ? me_ceil_div(d, chunks) : 0;
     if (d == 0)
         memset(s, 0, (size_t)me_round_up(keys, ME_GROUP) * ROWS * sizeof *s);
     for (int64_t c = 0; c < d; c += step)
-        for (int64_t j = 0; j < keys; j += ME_GROUP)
+        for (int64_t j = 0; j < keys; j += ME_GROUP) {
+            fetches_share(next);
             for (int64_t g = 0; g < ME_GROUP; g += GROUP)
                 scores_group(nv, qt + c * ROWS, kp + j * d + c * ME_GROUP + g, me_min(step, d - c),
                              s + (j + g) * ROWS, c > 0);
+        }
 }
 
 /* GROUP rows of O': ot = ot * alpha + V' P. The tile's own sum starts at zero, which keeps the
@@ -199,22 +222,25 @@ static ALWAYS_INLINE void output_group(int nv, const float *s, const float *vp, 
 
 /* S of a tile; s has room for keys up to the next multiple of ME_GROUP. */
 static void scores(const struct me_problem *p, int nv, const float *qt, const float *kp,
-                   int64_t keys, float *s)
+                   int64_t keys, float *s, struct fetches *next)
 {
-    EACH_WIDTH(nv, scores_tile(W, qt, kp, p->d, keys, s));
+    EACH_WIDTH(nv, scores_tile(W, qt, kp, p->d, keys, s, next));
 }
 
 /* S becomes P, then O' of the microtile follows. */
 static void softmax_output(const struct me_problem *p, int nv, struct tile_memory *m, int64_t keys,
-                           float *max, float *sum, float *ot)
+                           float *max, float *sum, float *ot, struct fetches *next)
 {
     int64_t dv = me_round_up(p->dv, ME_GROUP);
     float *s = m->room, *alpha = m->room + ME_KEYS * ROWS;
     EACH_WIDTH(nv, softmax_tile(W, s, keys, max, sum, alpha));
-    for (int64_t c = 0; c < dv; c += ME_GROUP)
+    for (int64_t c = 0; c < dv; c += ME_GROUP) {
+        fetches_share(next);
         for (int64_t g = 0; g < ME_GROUP; g += GROUP)
             EACH_WIDTH(
-                nv, output_group(W, s, m->vp + c * ME_KEYS + g, keys, alpha, ot + (c + g) * ROWS));
+                nv, output_group(W, s, m->vp + c / ME_GROUP * VALUE_STEP + g, keys, alpha,
+                                 ot + (c + g) * ROWS));
+    }
 }
 
 static void mass_add(int nv, const float *s, int64_t keys, const float *lse, float *part)
@@ -222,20 +248,50 @@ static void mass_add(int nv, const float *s, int64_t keys, const float *lse, flo
     EACH_WIDTH(nv, mass_tile(W, s, keys, lse, part));
 }
 
+/* The first window of a block in the tile after w's; no keys after the last. */
+static struct window window_after(const struct me_problem *p, const struct window *w, int64_t first,
+                                  int64_t last)
+{
+    struct window next = *w;
+    next.i0 = first;
+    next.rows = me_min(ROWS, last - first);
+    next.j0 += ME_KEYS;
+    next.keys = me_max(0, me_min(ME_KEYS, p->nk - next.j0));
+    return next;
+}
+
+/* Keys and values of the tile. */
+static void fetch_tile(struct fetch *f, const struct me_problem *p, const struct window *w,
+                       int64_t pieces)
+{
+    int64_t kv_head = w->h / (p->heads / p->kv_heads);
+    *f = (struct fetch){0};
+    fetch_add(f, 0, me_head(&p->k, w->b, kv_head, w->j0), w->keys, p->d);
+    fetch_add(f, 1, me_head(&p->v, w->b, kv_head, w->j0), w->keys, p->dv);
+    fetch_cut(f, pieces);
+}
+
 /* One tile of keys, packed, against queries [first, last). */
 static void block_tile(const struct me_problem *p, struct window *w, int64_t first, int64_t last,
                        struct tile_memory *m)
 {
-    int64_t dv = me_round_up(p->dv, ME_GROUP);
+    int64_t dv = me_round_up(p->dv, ME_GROUP), pieces = window_pieces(p, w->keys);
+    struct window after = window_after(p, w, first, last);
+    struct fetches next;
+    fetch_tile(&next.tile, p, &after, pieces * me_ceil_div(last - first, ROWS));
     for (w->i0 = first; w->i0 < last; w->i0 += ROWS) {
         int64_t at = w->i0 - first;
         w->rows = me_min(ROWS, last - w->i0);
         if (window_hidden(p, w))
             continue;
+        struct window below = *w;
+        below.i0 += ROWS;
+        below.rows = me_min(ROWS, last - below.i0);
+        fetch_window(&next.window, p, below.rows > 0 ? &below : &after, pieces);
         int nv = (int)me_ceil_div(w->rows, LANES);
-        scores(p, nv, m->qt + at * query_floats(p), m->kp, w->keys, m->room);
+        scores(p, nv, m->qt + at * query_floats(p), m->kp, w->keys, m->room, &next);
         window_edit(p, w, m->room);
-        softmax_output(p, nv, m, w->keys, m->max + at, m->sum + at, m->ot + at * dv);
+        softmax_output(p, nv, m, w->keys, m->max + at, m->sum + at, m->ot + at * dv, &next);
     }
 }
 
@@ -243,6 +299,7 @@ static void block_tile(const struct me_problem *p, struct window *w, int64_t fir
 static void mass_windows(const struct me_problem *p, struct window *w, int64_t j0, int64_t keys,
                          struct tile_memory *m)
 {
+    struct fetches none = {0};
     for (w->i0 = 0; w->i0 < p->nq; w->i0 += ROWS) {
         int loaded = 0;
         w->rows = me_min(ROWS, p->nq - w->i0);
@@ -255,7 +312,7 @@ static void mass_windows(const struct me_problem *p, struct window *w, int64_t j
             if (!loaded++)
                 pack_queries(p, m, me_head(&p->q, w->b, w->h, w->i0), w->rows, m->qt);
             int nv = (int)me_ceil_div(w->rows, LANES);
-            scores(p, nv, m->qt, m->kp + j * key_floats(p), w->keys, m->room);
+            scores(p, nv, m->qt, m->kp + j * key_floats(p), w->keys, m->room, &none);
             window_edit(p, w, m->room);
             mass_add(nv, m->room, w->keys, m->max, m->part + j * LANES);
         }

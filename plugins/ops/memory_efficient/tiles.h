@@ -78,8 +78,9 @@ static int tiles_attend(const struct me_problem *p, int64_t task, void *scratch)
 {
     struct tile_memory m;
     memory_attend(p, scratch, &m);
-    int64_t dv = me_round_up(p->dv, ME_GROUP), blocks = me_blocks(p), head = task / blocks, end;
-    int64_t first = task % blocks * p->block_q, last = me_min(first + p->block_q, p->nq);
+    int64_t dv = me_round_up(p->dv, ME_GROUP), head = task / p->blocks, end;
+    int64_t first = me_block_begin(p, task % p->blocks);
+    int64_t last = me_block_begin(p, task % p->blocks + 1);
     struct window w = {.b = head / p->heads, .h = head % p->heads};
     int64_t kv_head = w.h / (p->heads / p->kv_heads);
     struct me_matrix k = me_head(&p->k, w.b, kv_head, 0), v = me_head(&p->v, w.b, kv_head, 0);

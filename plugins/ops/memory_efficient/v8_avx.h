@@ -6,7 +6,7 @@ typedef __m256 v8;
 #define v8_add(a, b) _mm256_add_ps(a, b)
 #define v8_mul(a, b) _mm256_mul_ps(a, b)
 
-static inline __attribute__((always_inline)) v8 v8_load(const char *p, enum me_type type)
+static ALWAYS_INLINE v8 v8_load(const char *p, enum me_type type)
 {
     switch (type) {
     case ME_F32:
@@ -30,7 +30,7 @@ static inline __m128i bf16_round(__m256 x)
     return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
 }
 
-static inline __attribute__((always_inline)) void v8_store(char *p, enum me_type type, v8 x)
+static ALWAYS_INLINE void v8_store(char *p, enum me_type type, v8 x)
 {
     if (type == ME_F32)
         _mm256_storeu_ps((float *)p, x);
@@ -40,13 +40,7 @@ static inline __attribute__((always_inline)) void v8_store(char *p, enum me_type
         _mm_storeu_si128((__m128i *)p, bf16_round(x));
 }
 
-/* v, or minus infinity where mask is negative. */
-static inline v8 v8_hide(v8 x, v8 mask)
-{
-    return _mm256_blendv_ps(x, _mm256_set1_ps(-__builtin_inff()), mask);
-}
-
-static inline __attribute__((always_inline)) void v8_transpose(v8 r[8])
+static ALWAYS_INLINE void v8_transpose(v8 r[8])
 {
     __m256 a0 = _mm256_unpacklo_ps(r[0], r[1]), a1 = _mm256_unpackhi_ps(r[0], r[1]);
     __m256 a2 = _mm256_unpacklo_ps(r[2], r[3]), a3 = _mm256_unpackhi_ps(r[2], r[3]);
@@ -68,7 +62,7 @@ static inline __attribute__((always_inline)) void v8_transpose(v8 r[8])
 
 /* As v8_columns for fp32: halves of rows are joined by loads, which leaves two stages of shuffles.
  */
-static inline __attribute__((always_inline)) void f32_columns(const char *p, int64_t stride,
+static ALWAYS_INLINE void f32_columns(const char *p, int64_t stride,
                                                               v8 r[8])
 {
     for (int half = 0; half < 2; half++) {
@@ -87,35 +81,11 @@ static inline __attribute__((always_inline)) void f32_columns(const char *p, int
     }
 }
 
-/* The same for bytes of a mask, transposed as bytes: minus one where 0, else 0, as integers. */
-static inline __attribute__((always_inline)) void byte_columns(const char *p, int64_t stride,
-                                                               v8 r[8])
-{
-    __m128i x[8], t[4], pairs[4];
-    for (int i = 0; i < 8; i++)
-        x[i] = _mm_loadl_epi64((const __m128i *)(p + i * stride));
-    for (int i = 0; i < 4; i++)
-        t[i] = _mm_unpacklo_epi8(x[2 * i], x[2 * i + 1]);
-    __m128i a = _mm_unpacklo_epi16(t[0], t[1]), b = _mm_unpackhi_epi16(t[0], t[1]);
-    __m128i c = _mm_unpacklo_epi16(t[2], t[3]), d = _mm_unpackhi_epi16(t[2], t[3]);
-    pairs[0] = _mm_unpacklo_epi32(a, c);
-    pairs[1] = _mm_unpackhi_epi32(a, c);
-    pairs[2] = _mm_unpacklo_epi32(b, d);
-    pairs[3] = _mm_unpackhi_epi32(b, d);
-    for (int i = 0; i < 4; i++) {
-        __m128i hidden = _mm_cmpeq_epi8(pairs[i], _mm_setzero_si128());
-        r[2 * i] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(hidden));
-        r[2 * i + 1] = _mm256_castsi256_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(hidden, 8)));
-    }
-}
-
-static inline __attribute__((always_inline)) void v8_columns(const char *p, int64_t stride,
+static ALWAYS_INLINE void v8_columns(const char *p, int64_t stride,
                                                              enum me_type type, v8 r[8])
 {
     if (type == ME_F32) {
         f32_columns(p, stride, r);
-    } else if (type == ME_BYTES) {
-        byte_columns(p, stride, r);
     } else {
         for (int i = 0; i < 8; i++)
             r[i] = v8_load(p + i * stride, type);
