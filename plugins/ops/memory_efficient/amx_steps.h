@@ -3,21 +3,32 @@
 
 /* One step of two rows of tiles by two columns of tiles; offsets in bfloat16 numbers. */
 struct step {
-    int32_t left, left2; /* left2 < 0: one row of tiles */
-    int32_t right, right2;
-    int32_t out;   /* in floats; where the sums go after the last step, else -1 */
-    int32_t first; /* sums start at zero */
-    int32_t same;  /* the left tiles are those of the step before */
-    int32_t odd;   /* one row of tiles: sums in the second pair of tiles, for every second step, so
-                      that four sums run side by side; they lie 16 rows further on */
+    int32_t left, left2, right, right2; /* right2 < 0: one column of tiles */
+    int32_t out;                        /* in floats; where the sums go after the last step, else -1 */
+    uint32_t what;
 };
 
-/* Steps of a pair of rows of tiles, whose left parts lie `stride` apart, are written at `at`. */
+enum {
+    STEP_FIRST = 1, /* sums start at zero */
+    STEP_LEFT = 2,  /* the left tiles, the right tiles are not those of the step before */
+    STEP_RIGHT = 4,
+    STEP_ODD = 8, /* one column of tiles: sums in the second column's place, for every second step, so
+                     that four sums run side by side; output_add adds them */
+};
+
+/* Which tiles differ from those of the step before, the first of its sums excepted. */
+static uint32_t step_loads(const struct step *at)
+{
+    if (at->what & STEP_FIRST)
+        return STEP_LEFT | STEP_RIGHT;
+    return (at->left != at[-1].left ? STEP_LEFT : 0) | (at->right != at[-1].right ? STEP_RIGHT : 0);
+}
+
+/* Steps of 32 queries by `keys` keys are written at `at`. */
 static struct step *steps_scores(const struct plan *plan, int64_t keys, struct step *at)
 {
     const struct recipe *recipe = plan->recipe;
-    for (int64_t j = 0; j < keys; j += 32) {
-        int32_t row = (int32_t)(j / 16 * plan->left_tiles), before = -1;
+    for (int64_t j = 0; j < keys; j += 32)
         for (int64_t i = 0; i < plan->steps; i++, at++) {
             int64_t t = i % recipe->terms, c = i / recipe->terms;
             int64_t left = recipe->left[t] * plan->whole + c;
@@ -27,17 +38,14 @@ static struct step *steps_scores(const struct plan *plan, int64_t keys, struct s
                 left = recipe->left_parts * plan->whole + over;
                 right = recipe->right_parts * plan->whole + over;
             }
-            at->left = (row + (int32_t)left) * TILE;
-            at->left2 = keys - j > 16 ? at->left + (int32_t)plan->left_tiles * TILE : -1;
-            at->right = (int32_t)right * TILE;
-            at->right2 = at->right + (int32_t)plan->right_tiles * TILE;
-            at->first = i == 0;
-            at->same = at->left == before;
-            at->odd = 0;
-            at->out = i == plan->steps - 1 ? (int32_t)(j * ROWS) : -1;
-            before = at->left;
+            at->left = (int32_t)left * TILE;
+            at->left2 = at->left + (int32_t)plan->left_tiles * TILE;
+            at->right = (int32_t)(j / 16 * plan->right_tiles + right) * TILE;
+            at->right2 = keys - j > 16 ? at->right + (int32_t)plan->right_tiles * TILE : -1;
+            at->out = i == plan->steps - 1 ? (int32_t)j : -1;
+            at->what = i == 0 ? STEP_FIRST : 0;
+            at->what |= step_loads(at);
         }
-    }
     return at;
 }
 
@@ -48,51 +56,53 @@ static struct step *steps_outputs(const struct recipe *recipe, int64_t dv, int64
     for (int64_t c = 0; c < dv; c += 32)
         for (int64_t k = 0; k < key_steps; k++)
             for (int t = 0; t < recipe->terms; t++, at++) {
-                int64_t row = c / 16 * recipe->left_parts + recipe->left[t];
-                at->left = (int32_t)(row * KEY_STEPS + k) * TILE;
-                at->left2 = dv - c > 16 ? at->left + recipe->left_parts * KEY_STEPS * TILE : -1;
-                at->right = (int32_t)(recipe->right[t] * KEY_STEPS + k) * TILE;
-                at->right2 = at->right + recipe->right_parts * KEY_STEPS * TILE;
-                at->first = k == 0 && t == 0;
-                at->odd = at->left2 < 0 && (t & 1);
-                at->same = t > 0 && recipe->left[t] == recipe->left[t - 1];
-                at->out = k == key_steps - 1 && t == recipe->terms - 1 ? (int32_t)(c * ROWS) : -1;
+                int64_t column = c / 16 * recipe->right_parts + recipe->right[t];
+                int odd = (int)(k * recipe->terms + t) & 1;
+                at->left = (int32_t)(recipe->left[t] * KEY_STEPS + k) * TILE;
+                at->left2 = at->left + recipe->left_parts * KEY_STEPS * TILE;
+                at->right = (int32_t)(column * KEY_STEPS + k) * TILE;
+                at->right2 = dv - c > 16 ? at->right + recipe->right_parts * KEY_STEPS * TILE : -1;
+                at->out = k == key_steps - 1 && t == recipe->terms - 1 ? (int32_t)c : -1;
+                at->what = k == 0 && t == 0 ? STEP_FIRST : 0;
+                at->what |= step_loads(at) | (at->right2 < 0 && odd ? STEP_ODD : 0);
             }
     return at;
 }
 
 static ALWAYS_INLINE void step_run(const struct step *step, const uint16_t *left,
-                                   const uint16_t *right, float *out)
+                                   const uint16_t *right, float *out, int64_t out_row)
 {
-    if (step->first) {
+    if (step->what & STEP_FIRST) {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
     }
-    if (!step->same)
+    if (step->what & STEP_LEFT) {
         _tile_loadd(4, left + step->left, 64);
-    _tile_loadd(6, right + step->right, 64);
-    _tile_loadd(7, right + step->right2, 64);
-    if (step->odd) {
-        _tile_dpbf16ps(2, 4, 6);
-        _tile_dpbf16ps(3, 4, 7);
+        _tile_loadd(5, left + step->left2, 64);
+    }
+    if (step->what & STEP_RIGHT)
+        _tile_loadd(6, right + step->right, 64);
+    if (step->what & STEP_ODD) {
+        _tile_dpbf16ps(1, 4, 6);
+        _tile_dpbf16ps(3, 5, 6);
     } else {
         _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-    }
-    if (step->left2 >= 0) {
-        if (!step->same)
-            _tile_loadd(5, left + step->left2, 64);
         _tile_dpbf16ps(2, 5, 6);
+    }
+    if (step->right2 >= 0) {
+        if (step->what & STEP_RIGHT)
+            _tile_loadd(7, right + step->right2, 64);
+        _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(3, 5, 7);
     }
     if (step->out >= 0) {
         float *at = out + step->out;
-        _tile_stored(0, at, ROWS * sizeof *at);
-        _tile_stored(1, at + LANES, ROWS * sizeof *at);
-        _tile_stored(2, at + 16 * ROWS, ROWS * sizeof *at);
-        _tile_stored(3, at + 16 * ROWS + LANES, ROWS * sizeof *at);
+        _tile_stored(0, at, out_row * sizeof *at);
+        _tile_stored(1, at + 16, out_row * sizeof *at);
+        _tile_stored(2, at + 16 * out_row, out_row * sizeof *at);
+        _tile_stored(3, at + 16 * out_row + 16, out_row * sizeof *at);
     }
 }
 
@@ -101,19 +111,20 @@ static ALWAYS_INLINE void step_run(const struct step *step, const uint16_t *left
 struct stream {
     const struct step *scores, *outputs;
     int64_t n_scores, n_outputs, done;
-    uint64_t pace,
-        due; /* steps between two pieces of the vector unit's work, and done by now: 16.16 */
-    const uint16_t *keys, *queries, *values, *probabilities;
+    uint64_t pace, due; /* steps for a piece of the vector unit's work, and due by now: 16.16 */
+    const uint16_t *queries, *keys, *probabilities, *values;
     float *s, *sums;
+    int64_t sums_row; /* floats from one row of sums to the next */
 };
 
 static ALWAYS_INLINE void stream_until(struct stream *t, int64_t end)
 {
     for (; t->done < end; t->done++) {
         if (t->done < t->n_scores)
-            step_run(&t->scores[t->done], t->keys, t->queries, t->s);
+            step_run(&t->scores[t->done], t->queries, t->keys, t->s, ME_KEYS);
         else
-            step_run(&t->outputs[t->done - t->n_scores], t->values, t->probabilities, t->sums);
+            step_run(&t->outputs[t->done - t->n_scores], t->probabilities, t->values, t->sums,
+                     t->sums_row);
     }
 }
 

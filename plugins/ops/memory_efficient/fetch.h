@@ -31,7 +31,7 @@ static void fetch_cut(struct fetch *f, int64_t pieces)
     int64_t lines = 0;
     for (int i = 0; i < FETCHES; i++)
         lines += f->part[i].rows * f->part[i].lines;
-    f->share = me_ceil_div(lines, pieces);
+    f->share = me_ceil_div(lines, me_max(pieces, 1));
 }
 
 /* The bias and the mask of a window. */

@@ -14,6 +14,7 @@
 #include "vectors.h"
 #include "windows.h"
 
+#include "edit.h"
 #include "fetch.h"
 
 /* Columns of Q' that fit the first-level cache beside a tile of scores. */
@@ -36,6 +37,11 @@ static int64_t key_floats(const struct me_problem *p)
 static int64_t value_floats(const struct me_problem *p)
 {
     return me_ceil_div(me_ceil_div(p->dv, ME_GROUP) * VALUE_STEP, ME_KEYS);
+}
+
+static int64_t output_floats(const struct me_problem *p)
+{
+    return me_round_up(p->dv, ME_GROUP);
 }
 
 /* Room: scores of a microtile, [ME_KEYS][ROWS], and its alpha, [ROWS]. */
@@ -243,21 +249,17 @@ static void softmax_output(const struct me_problem *p, int nv, struct tile_memor
     }
 }
 
+/* Writes out and lse of one microtile. */
+static void store_outputs(const struct me_problem *p, const struct window *w, const float *ot,
+                          const float *max, float *sum)
+{
+    finish_rows(p, w, max, sum);
+    unpack(me_head(&p->out, w->b, w->h, w->i0), ot, ROWS, sum, w->rows, p->dv);
+}
+
 static void mass_add(int nv, const float *s, int64_t keys, const float *lse, float *part)
 {
     EACH_WIDTH(nv, mass_tile(W, s, keys, lse, part));
-}
-
-/* The first window of a block in the tile after w's; no keys after the last. */
-static struct window window_after(const struct me_problem *p, const struct window *w, int64_t first,
-                                  int64_t last)
-{
-    struct window next = *w;
-    next.i0 = first;
-    next.rows = me_min(ROWS, last - first);
-    next.j0 += ME_KEYS;
-    next.keys = me_max(0, me_min(ME_KEYS, p->nk - next.j0));
-    return next;
 }
 
 /* Keys and values of the tile. */
@@ -269,6 +271,12 @@ static void fetch_tile(struct fetch *f, const struct me_problem *p, const struct
     fetch_add(f, 0, me_head(&p->k, w->b, kv_head, w->j0), w->keys, p->d);
     fetch_add(f, 1, me_head(&p->v, w->b, kv_head, w->j0), w->keys, p->dv);
     fetch_cut(f, pieces);
+}
+
+/* What the queries of each lane gave to a key's mass. */
+static float mass_of(const struct tile_memory *m, int64_t key)
+{
+    return vec_sum(vec_load(m->part + key * LANES));
 }
 
 /* One tile of keys, packed, against queries [first, last). */

@@ -4,10 +4,13 @@
  *
  * The including file has both products, as products.h or its own:
  *   query_floats, key_floats, value_floats   packed size of one query, key or value row
+ *   output_floats                            size of one row of outputs
  *   room_floats                              of m->room, which is theirs alone
  *   pack_queries, pack_keys, pack_values     these may set m->refused: the task is given up
  *   block_tile                               a tile of keys against a block of queries
- *   mass_windows                             a head's queries against the keys of a mass task */
+ *   store_outputs                            a microtile's rows of out and lse
+ *   mass_windows, mass_of                    a head's queries against the keys of a mass task; what
+ *                                            they gave to one key */
 
 /* Bump allocation over the scratch; without memory it only counts. */
 struct arena {
@@ -27,7 +30,7 @@ static uint64_t memory_attend(const struct me_problem *p, char *base, struct til
     struct arena arena = {base, 0};
     *m = (struct tile_memory){0};
     m->qt = carve(&arena, p->block_q * query_floats(p));
-    m->ot = carve(&arena, p->block_q * me_round_up(p->dv, ME_GROUP));
+    m->ot = carve(&arena, p->block_q * output_floats(p));
     m->max = carve(&arena, p->block_q);
     m->sum = carve(&arena, p->block_q);
     m->kp = carve(&arena, ME_KEYS * key_floats(p));
@@ -66,7 +69,7 @@ static void block_begin(const struct me_problem *p, struct window *w, int64_t fi
         pack_queries(p, m, me_head(&p->q, w->b, w->h, w->i0), w->rows,
                      m->qt + (w->i0 - first) * query_floats(p));
     }
-    memset(m->ot, 0, (size_t)(p->block_q * me_round_up(p->dv, ME_GROUP)) * sizeof *m->ot);
+    memset(m->ot, 0, (size_t)(p->block_q * output_floats(p)) * sizeof *m->ot);
     for (int64_t i = 0; i < p->block_q; i++) {
         m->max[i] = -INFINITY;
         m->sum[i] = 0.0f;
@@ -78,7 +81,7 @@ static int tiles_attend(const struct me_problem *p, int64_t task, void *scratch)
 {
     struct tile_memory m;
     memory_attend(p, scratch, &m);
-    int64_t dv = me_round_up(p->dv, ME_GROUP), head = task / p->blocks, end;
+    int64_t head = task / p->blocks, end;
     int64_t first = me_block_begin(p, task % p->blocks);
     int64_t last = me_block_begin(p, task % p->blocks + 1);
     struct window w = {.b = head / p->heads, .h = head % p->heads};
@@ -96,7 +99,7 @@ static int tiles_attend(const struct me_problem *p, int64_t task, void *scratch)
     for (w.i0 = first; w.i0 < last && !m.refused; w.i0 += ROWS) {
         int64_t at = w.i0 - first;
         w.rows = me_min(ROWS, last - w.i0);
-        store_outputs(p, &w, m.ot + at * dv, m.max + at, m.sum + at);
+        store_outputs(p, &w, m.ot + at * output_floats(p), m.max + at, m.sum + at);
     }
     return !m.refused;
 }
@@ -113,7 +116,7 @@ static void mass_head(const struct me_problem *p, struct window *w, int64_t j0, 
     if (!m->refused)
         mass_windows(p, w, j0, keys, m);
     for (int64_t j = 0; j < keys; j++)
-        m->mass[j] += (double)vec_sum(vec_load(m->part + j * LANES));
+        m->mass[j] += (double)mass_of(m, j);
 }
 
 /* As tiles_attend. */

@@ -13,36 +13,21 @@ static int window_hidden(const struct me_problem *p, const struct window *w)
            (w->j0 + w->keys - 1 - w->i0 < p->lo || w->j0 - (w->i0 + w->rows - 1) > p->hi);
 }
 
-static void window_band(const struct me_problem *p, const struct window *w, float *s)
+/* The first window of a block in the tile after w's; no keys after the last. */
+static struct window window_after(const struct me_problem *p, const struct window *w, int64_t first,
+                                  int64_t last)
 {
-    if (w->j0 - (w->i0 + w->rows - 1) >= p->lo && w->j0 + w->keys - 1 - w->i0 <= p->hi)
-        return;
-    for (int64_t j = 0; j < w->keys; j++) {
-        /* Key j is seen by rows [first, last). */
-        int64_t at = w->j0 + j - w->i0;
-        int64_t first = at > p->hi ? at - p->hi : 0;
-        int64_t last = at < p->lo ? 0 : at - p->lo < w->rows ? at - p->lo + 1 : w->rows;
-        for (int64_t r = 0; r < me_min(first, w->rows); r++)
-            s[j * ROWS + r] = -INFINITY;
-        for (int64_t r = last; r < w->rows; r++)
-            s[j * ROWS + r] = -INFINITY;
-    }
+    struct window next = *w;
+    next.i0 = first;
+    next.rows = me_min(ROWS, last - first);
+    next.j0 += ME_KEYS;
+    next.keys = me_max(0, me_min(ME_KEYS, p->nk - next.j0));
+    return next;
 }
 
-/* Bias, mask and band upon the scores of a window. */
-static void window_edit(const struct me_problem *p, const struct window *w, float *s)
-{
-    if (p->bias.data)
-        edit(s, ROWS, me_at(me_head(&p->bias, w->b, w->h, w->i0), 0, w->j0), w->rows, w->keys);
-    if (p->mask.data)
-        edit(s, ROWS, me_at(me_head(&p->mask, w->b, w->h, w->i0), 0, w->j0), w->rows, w->keys);
-    if (p->band)
-        window_band(p, w, s);
-}
-
-/* Writes out and lse of one microtile. Row sums become the factors. */
-static void store_outputs(const struct me_problem *p, const struct window *w, const float *ot,
-                          const float *max, float *sum)
+/* Writes lse of one microtile; row sums become the factors of its outputs. */
+static void finish_rows(const struct me_problem *p, const struct window *w, const float *max,
+                        float *sum)
 {
     struct me_matrix lse = me_head(&p->lse, w->b, w->h, w->i0);
     for (int64_t r = 0; r < w->rows; r++) {
@@ -51,7 +36,6 @@ static void store_outputs(const struct me_problem *p, const struct window *w, co
                           sum[r] == 0.0f ? -INFINITY : max[r] + logf(sum[r]));
         sum[r] = sum[r] == 0.0f ? 0.0f : 1.0f / sum[r];
     }
-    unpack(me_head(&p->out, w->b, w->h, w->i0), ot, ROWS, sum, w->rows, p->dv);
 }
 
 /* Keys that any of rows [i0, i1) may see, the first rounded down to a tile. */
