@@ -1,9 +1,9 @@
 /* The vector unit's part: scores that lie S[query][ME_KEYS], a row at a time, while the tile unit
  * works.  A part of memory_efficient_amx.c. */
 
-/* Pieces of work between which the tile unit's steps are shared out: 32 keys' exponentials, and for
- * the first look at a row as many as its bias or mask makes it worth. */
-enum { LOOK_WEIGHT = 1, EDIT_WEIGHT = 2 };
+/* What pieces of work take, by which the tile unit's steps are shared out among them: the first look
+ * at a row, with a bias or a mask or without, and 32 of its exponentials. */
+enum { LOOK_WEIGHT = 2, EDIT_WEIGHT = 4, EXP_WEIGHT = 4 };
 
 /* What lies beside the vector unit's work. */
 struct beside {
@@ -11,14 +11,9 @@ struct beside {
     struct fetch *fetch;
 };
 
-static int look_weight(const struct me_problem *p)
+static int64_t row_weight(int64_t keys, int edited)
 {
-    return p->bias.data || p->mask.data ? EDIT_WEIGHT : LOOK_WEIGHT;
-}
-
-static int64_t row_weight(const struct me_problem *p, int64_t keys)
-{
-    return me_ceil_div(keys, 32) + look_weight(p);
+    return me_ceil_div(keys, 32) * EXP_WEIGHT + (edited ? EDIT_WEIGHT : LOOK_WEIGHT);
 }
 
 /* ---- a row's scores ---- */
@@ -81,10 +76,20 @@ static void row_hide(float *s, int64_t begin, int64_t end)
         s[j] = -INFINITY;
 }
 
+/* The bias of a window, if the tile unit's sums can start there; they are scaled then already. */
+static struct start window_start(const struct me_problem *p, const struct window *w)
+{
+    struct me_matrix bias = me_at(me_head(&p->bias, w->b, w->h, w->i0), 0, w->j0);
+    if (!bias.data || bias.type != ME_F32 || p->products != ME_F32 || bias.col != sizeof(float) ||
+        w->rows < ROWS || w->keys % 32)
+        return (struct start){0};
+    return (struct start){bias.data, bias.row};
+}
+
 /* Whether some of the window's scores need more than the scale: then all are scaled and edited. */
 static int window_edited(const struct me_problem *p, const struct window *w)
 {
-    return p->bias.data || p->mask.data || w->keys % 32 ||
+    return (p->bias.data && !window_start(p, w).data) || p->mask.data || w->keys % 32 ||
            (p->band && (w->j0 - (w->i0 + w->rows - 1) < p->lo || w->j0 + w->keys - 1 - w->i0 > p->hi));
 }
 
@@ -92,7 +97,7 @@ static int window_edited(const struct me_problem *p, const struct window *w)
 static void row_edit(const struct me_problem *p, const struct window *w, int64_t r, float *s)
 {
     int64_t at = w->j0 - w->i0 - r, begin = 0, end = w->keys;
-    if (p->bias.data)
+    if (p->bias.data && !window_start(p, w).data)
         row_bias(s, me_at(me_head(&p->bias, w->b, w->h, w->i0), r, w->j0), w->keys, scale_after(p));
     else if (scale_after(p) != 1.0f)
         row_scale(s, w->keys, scale_after(p));
@@ -142,7 +147,7 @@ static void rows_look(const struct me_problem *p, const struct window *w, int ed
         of_row[r] = vec_set1(-INFINITY);
         if (r >= w->rows)
             continue;
-        stream_share(beside->stream, look_weight(p));
+        stream_share(beside->stream, edited ? EDIT_WEIGHT : LOOK_WEIGHT);
         fetch_share(beside->fetch);
         if (edited)
             row_edit(p, w, r, s + r * ME_KEYS);
@@ -185,7 +190,7 @@ static ALWAYS_INLINE void rows_split(const struct window *w, const float *s, flo
         vec most = vec_set1(top[r]), factor = vec_set1(scale);
         of_row[r] = vec_set1(0.0f);
         for (int64_t j = 0; r < w->rows && j < w->keys; j += 32, to += TILE) {
-            stream_share(beside->stream, 1);
+            stream_share(beside->stream, EXP_WEIGHT);
             fetch_share(beside->fetch);
             vec a = vec_exp(_mm512_fmsub_ps(vec_load(s + j), factor, most));
             vec b = vec_exp(_mm512_fmsub_ps(vec_load(s + j + 16), factor, most));

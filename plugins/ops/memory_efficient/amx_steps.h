@@ -4,16 +4,17 @@
 /* One step of two rows of tiles by two columns of tiles; offsets in bfloat16 numbers. */
 struct step {
     int32_t left, left2, right, right2; /* right2 < 0: one column of tiles */
-    int32_t out;                        /* in floats; where the sums go after the last step, else -1 */
+    int32_t column; /* of the sums, in floats */
     uint32_t what;
 };
 
 enum {
-    STEP_FIRST = 1, /* sums start at zero */
+    STEP_FIRST = 1, /* sums start at zero or, scores alone, at the bias */
     STEP_LEFT = 2,  /* the left tiles, the right tiles are not those of the step before */
     STEP_RIGHT = 4,
     STEP_ODD = 8, /* one column of tiles: sums in the second column's place, for every second step, so
                      that four sums run side by side; output_add adds them */
+    STEP_LAST = 16, /* sums go to memory */
 };
 
 /* Which tiles differ from those of the step before, the first of its sums excepted. */
@@ -42,8 +43,8 @@ static struct step *steps_scores(const struct plan *plan, int64_t keys, struct s
             at->left2 = at->left + (int32_t)plan->left_tiles * TILE;
             at->right = (int32_t)(j / 16 * plan->right_tiles + right) * TILE;
             at->right2 = keys - j > 16 ? at->right + (int32_t)plan->right_tiles * TILE : -1;
-            at->out = i == plan->steps - 1 ? (int32_t)j : -1;
-            at->what = i == 0 ? STEP_FIRST : 0;
+            at->column = (int32_t)j;
+            at->what = (i == 0 ? STEP_FIRST : 0) | (i == plan->steps - 1 ? STEP_LAST : 0);
             at->what |= step_loads(at);
         }
     return at;
@@ -62,22 +63,42 @@ static struct step *steps_outputs(const struct recipe *recipe, int64_t dv, int64
                 at->left2 = at->left + recipe->left_parts * KEY_STEPS * TILE;
                 at->right = (int32_t)(column * KEY_STEPS + k) * TILE;
                 at->right2 = dv - c > 16 ? at->right + recipe->right_parts * KEY_STEPS * TILE : -1;
-                at->out = k == key_steps - 1 && t == recipe->terms - 1 ? (int32_t)c : -1;
+                at->column = (int32_t)c;
                 at->what = k == 0 && t == 0 ? STEP_FIRST : 0;
+                at->what |= k == key_steps - 1 && t == recipe->terms - 1 ? STEP_LAST : 0;
                 at->what |= step_loads(at) | (at->right2 < 0 && odd ? STEP_ODD : 0);
             }
     return at;
 }
 
-static ALWAYS_INLINE void step_run(const struct step *step, const uint16_t *left,
-                                   const uint16_t *right, float *out, int64_t out_row)
+/* What sums start at: fp32, rows `row` bytes apart; NULL for zero. */
+struct start {
+    const char *data;
+    int64_t row;
+};
+
+static ALWAYS_INLINE void step_start(const struct step *step, struct start start)
 {
-    if (step->what & STEP_FIRST) {
+    if (start.data) {
+        const char *at = start.data + step->column * (int64_t)sizeof(float);
+        _tile_loadd(0, at, start.row);
+        _tile_loadd(1, at + 64, start.row);
+        _tile_loadd(2, at + 16 * start.row, start.row);
+        _tile_loadd(3, at + 16 * start.row + 64, start.row);
+    } else {
         _tile_zero(0);
         _tile_zero(1);
         _tile_zero(2);
         _tile_zero(3);
     }
+}
+
+static ALWAYS_INLINE void step_run(const struct step *step, const uint16_t *left,
+                                   const uint16_t *right, struct start start, float *out,
+                                   int64_t out_row)
+{
+    if (step->what & STEP_FIRST)
+        step_start(step, start);
     if (step->what & STEP_LEFT) {
         _tile_loadd(4, left + step->left, 64);
         _tile_loadd(5, left + step->left2, 64);
@@ -97,8 +118,8 @@ static ALWAYS_INLINE void step_run(const struct step *step, const uint16_t *left
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(3, 5, 7);
     }
-    if (step->out >= 0) {
-        float *at = out + step->out;
+    if (step->what & STEP_LAST) {
+        float *at = out + step->column;
         _tile_stored(0, at, out_row * sizeof *at);
         _tile_stored(1, at + 16, out_row * sizeof *at);
         _tile_stored(2, at + 16 * out_row, out_row * sizeof *at);
@@ -113,6 +134,7 @@ struct stream {
     int64_t n_scores, n_outputs, done;
     uint64_t pace, due; /* steps for a piece of the vector unit's work, and due by now: 16.16 */
     const uint16_t *queries, *keys, *probabilities, *values;
+    struct start bias; /* of the scores */
     float *s, *sums;
     int64_t sums_row; /* floats from one row of sums to the next */
 };
@@ -121,10 +143,10 @@ static ALWAYS_INLINE void stream_until(struct stream *t, int64_t end)
 {
     for (; t->done < end; t->done++) {
         if (t->done < t->n_scores)
-            step_run(&t->scores[t->done], t->queries, t->keys, t->s, ME_KEYS);
+            step_run(&t->scores[t->done], t->queries, t->keys, t->bias, t->s, ME_KEYS);
         else
-            step_run(&t->outputs[t->done - t->n_scores], t->probabilities, t->values, t->sums,
-                     t->sums_row);
+            step_run(&t->outputs[t->done - t->n_scores], t->probabilities, t->values,
+                     (struct start){0}, t->sums, t->sums_row);
     }
 }
 

@@ -100,6 +100,21 @@ static int next_rows(const struct me_problem *p, struct window *w, int64_t last)
     return 0;
 }
 
+/* The window whose bias is to be fetched beside the exponentials of w: the one after the next if the
+ * tile unit takes it, else the next.  Past a tile's last come the first of the next tile. */
+static struct window window_later(const struct me_problem *p, const struct window *w, int64_t first,
+                                  int64_t last)
+{
+    struct window later = *w;
+    later.i0 += window_start(p, w).data ? 2 * ROWS : ROWS;
+    if (later.i0 >= last) {
+        int64_t past = later.i0 - first - me_round_up(last - first, ROWS);
+        later = window_after(p, w, me_min(first + past, last - 1), last);
+    }
+    later.rows = me_min(ROWS, last - later.i0);
+    return later;
+}
+
 /* One tile of keys, packed, against queries [first, last): while the exponentials of a microtile
  * are taken, the tile unit computes the scores of the next and the output of the one before. */
 static void block_tile(const struct me_problem *p, struct window *w, int64_t first, int64_t last,
@@ -110,10 +125,10 @@ static void block_tile(const struct me_problem *p, struct window *w, int64_t fir
     room_make(p, m->room, &room);
     struct step *outputs = steps_scores(&plan, w->keys, room.steps);
     struct step *end = steps_outputs(plan.recipe, p->dv, w->keys, outputs);
-    int64_t dv = output_floats(p), weight = row_weight(p, w->keys);
+    int64_t dv = output_floats(p);
     int64_t current = -1, before = -1; /* -1: none */
     int64_t rows_before = 0;
-    struct window next = *w, after = window_after(p, w, first, last);
+    struct window next = *w;
     int turn = 0;
     next.i0 = first - ROWS;
     do {
@@ -131,12 +146,14 @@ static void block_tile(const struct me_problem *p, struct window *w, int64_t fir
             .sums = room.sums,
             .sums_row = sums_row(p),
         };
+        if (more)
+            stream.bias = window_start(p, &next);
         if (current >= 0) {
             struct fetch fetch;
             struct beside beside = {&stream, &fetch};
-            stream_pace(&stream, w->rows * weight);
-            fetch_window(&fetch, p, more ? &next : &after,
-                         w->rows * (1 + me_ceil_div(w->keys, 32)));
+            struct window later = window_later(p, w, first, last);
+            stream_pace(&stream, w->rows * row_weight(w->keys, window_edited(p, w)));
+            fetch_window(&fetch, p, &later, w->rows * (1 + me_ceil_div(w->keys, 32)));
             softmax(p, w, room.s[turn], m->max + current, m->sum + current, room.alpha[turn],
                     room.probabilities[turn], &beside);
         }
@@ -227,6 +244,8 @@ static void mass_windows(const struct me_problem *p, struct window *w, int64_t j
             .queries = (const uint16_t *)m->qt,
             .s = room.s[turn ^ 1],
         };
+        if (more)
+            stream.bias = window_start(p, &next);
         if (have)
             mass_rows(p, w, room.s[turn], room.alpha[last_lse], m->part + w->j0 - j0, &stream);
         stream_finish(&stream);
