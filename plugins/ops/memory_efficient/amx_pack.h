@@ -1,21 +1,23 @@
 /* How numbers are cut into bfloat16 parts, and how their tiles lie in memory: a part of
  * memory_efficient_amx.c, which says why. */
 
-#define TILE      512 /* bfloat16 numbers in a tile: 16 rows of 32 */
-#define TERMS     6
-#define MAX_DIM   512
-#define MAX_STEPS (TERMS * MAX_DIM / 32)
-#define KEY_STEPS (ME_KEYS / 32)
+#define TILE       512 /* bfloat16 numbers in a tile: 16 rows of 32 */
+#define TERMS      6
+#define MAX_DIM    512
+#define MAX_STEPS  (TERMS * MAX_DIM / 32)
+#define TILE_BYTES (512 << 10)
+#define KEY_STEPS  (ME_KEYS / 32)
 
-/* Which parts of the left and right numbers are multiplied: such an order that each product shares a
- * part with the one before, which is then in the tile unit already, and the largest comes last. */
+/* Which parts of the left and right numbers are multiplied: such an order that each product shares
+ * a part with the one before, which is then in the tile unit already, and the largest comes last.
+ */
 struct recipe {
     int left_parts, right_parts, terms;
     uint8_t left[TERMS], right[TERMS];
 };
 
-/* Of both products: queries left and keys right, probabilities left and values right.  A single part
- * of P is rounded, not cut off. */
+/* Of both products: queries left and keys right, probabilities left and values right.  A single
+ * part of P is rounded, not cut off. */
 static const struct recipe recipes[] = {
     [ME_F32] = {3, 3, 6, {0, 0, 1, 1, 2, 0}, {2, 1, 1, 0, 0, 0}},
     [ME_F16] = {2, 2, 3, {0, 0, 1}, {1, 0, 0}},
@@ -73,6 +75,14 @@ static int64_t key_floats(const struct me_problem *p)
 static int64_t value_floats(const struct me_problem *p)
 {
     return recipes[p->products].right_parts * me_round_up(p->dv, 32) / 2;
+}
+
+/* As many as the second-level cache has room for, packed, beside queries and outputs: more make
+ * outputs less often added up. */
+static int64_t tile_keys(const struct me_problem *p)
+{
+    int64_t bytes = (key_floats(p) + value_floats(p)) * (int64_t)sizeof(float);
+    return bytes * ME_KEYS <= TILE_BYTES ? ME_KEYS : ME_KEYS / 2;
 }
 
 /* ---- parts ---- */
@@ -263,8 +273,8 @@ static ALWAYS_INLINE void pack_rows(const struct me_problem *p, struct tile_memo
                                     struct me_matrix from, int64_t rows, float scale, float *to,
                                     int right)
 {
-    struct packing k = {score_plan(p), from, rows, p->d, scale, (uint16_t *)to, m->room,
-                        vec_set1(0.0f)};
+    struct packing k = {score_plan(p), from,           rows,    p->d,
+                        scale,         (uint16_t *)to, m->room, vec_set1(0.0f)};
     if (from.type == ME_F32)
         pack_typed(&k, ME_F32, 3, right);
     else if (from.type == ME_F16 && p->products == ME_F32)
@@ -307,9 +317,8 @@ static ALWAYS_INLINE void pack_values_typed(struct me_matrix v, enum me_type typ
             split_pair(a, b, part, parts);
             UNROLL
             for (int i = 0; i < parts; i++)
-                _mm512_storeu_si512(vp + ((c / 16 * parts + i) * KEY_STEPS + j / 32) * TILE +
-                                        j % 16 * 32,
-                                    part[i]);
+                _mm512_storeu_si512(
+                    vp + ((c / 16 * parts + i) * KEY_STEPS + j / 32) * TILE + j % 16 * 32, part[i]);
         }
 }
 

@@ -1,8 +1,8 @@
 /* The vector unit's part: scores that lie S[query][ME_KEYS], a row at a time, while the tile unit
  * works.  A part of memory_efficient_amx.c. */
 
-/* What pieces of work take, by which the tile unit's steps are shared out among them: the first look
- * at a row, with a bias or a mask or without, and 32 of its exponentials. */
+/* What pieces of work take, by which the tile unit's steps are shared out among them: the first
+ * look at a row, with a bias or a mask or without, and 32 of its exponentials. */
 enum { LOOK_WEIGHT = 2, EDIT_WEIGHT = 4, EXP_WEIGHT = 4 };
 
 /* What lies beside the vector unit's work. */
@@ -67,12 +67,12 @@ static void row_mask(float *s, struct me_matrix mask, int64_t keys)
     }
 }
 
-/* Keys of the window outside [begin, end) become minus infinity. */
-static void row_hide(float *s, int64_t begin, int64_t end)
+/* Keys outside [begin, end) become minus infinity. */
+static void row_hide(float *s, int64_t keys, int64_t begin, int64_t end)
 {
-    for (int64_t j = 0; j < me_min(begin, ME_KEYS); j++)
+    for (int64_t j = 0; j < me_min(begin, keys); j++)
         s[j] = -INFINITY;
-    for (int64_t j = me_max(end, 0); j < ME_KEYS; j++)
+    for (int64_t j = me_max(end, 0); j < keys; j++)
         s[j] = -INFINITY;
 }
 
@@ -90,13 +90,14 @@ static struct start window_start(const struct me_problem *p, const struct window
 static int window_edited(const struct me_problem *p, const struct window *w)
 {
     return (p->bias.data && !window_start(p, w).data) || p->mask.data || w->keys % 32 ||
-           (p->band && (w->j0 - (w->i0 + w->rows - 1) < p->lo || w->j0 + w->keys - 1 - w->i0 > p->hi));
+           (p->band &&
+            (w->j0 - (w->i0 + w->rows - 1) < p->lo || w->j0 + w->keys - 1 - w->i0 > p->hi));
 }
 
 /* Scale, bias, mask and band upon one row; what is past the last key adds nothing. */
 static void row_edit(const struct me_problem *p, const struct window *w, int64_t r, float *s)
 {
-    int64_t at = w->j0 - w->i0 - r, begin = 0, end = w->keys;
+    int64_t at = w->j0 - w->i0 - r, begin = 0, end = w->keys, keys = me_round_up(end, 32);
     if (p->bias.data && !window_start(p, w).data)
         row_bias(s, me_at(me_head(&p->bias, w->b, w->h, w->i0), r, w->j0), w->keys, scale_after(p));
     else if (scale_after(p) != 1.0f)
@@ -107,8 +108,8 @@ static void row_edit(const struct me_problem *p, const struct window *w, int64_t
         begin = me_max(0, p->lo - at);
         end = me_min(end, p->hi - at + 1);
     }
-    if (begin > 0 || end < ME_KEYS)
-        row_hide(s, begin, end);
+    if (begin > 0 || end < keys)
+        row_hide(s, keys, begin, end);
 }
 
 /* ---- softmax ---- */
@@ -238,8 +239,8 @@ static int64_t output_floats(const struct me_problem *p)
     return me_round_up(p->dv, 16);
 }
 
-/* A line more than the columns: else the same column of every row of 512 would lie in one set of the
- * cache. */
+/* A line more than the columns: else the same column of every row of 512 would lie in one set of
+ * the cache. */
 static int64_t sums_row(const struct me_problem *p)
 {
     return me_round_up(p->dv, 32) + 16;
@@ -255,8 +256,9 @@ static void output_add(const struct me_problem *p, const float *sums, const floa
         for (int64_t c = 0; c < pairs; c += 16)
             vec_store(ot + c, vec_fma(vec_load(ot + c), factor, vec_load(sums + c)));
         if (pairs < dv)
-            vec_store(ot + pairs, vec_fma(vec_load(ot + pairs), factor,
-                                          vec_add(vec_load(sums + pairs), vec_load(sums + pairs + 16))));
+            vec_store(ot + pairs,
+                      vec_fma(vec_load(ot + pairs), factor,
+                              vec_add(vec_load(sums + pairs), vec_load(sums + pairs + 16))));
     }
 }
 

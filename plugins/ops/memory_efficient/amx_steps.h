@@ -4,7 +4,7 @@
 /* One step of two rows of tiles by two columns of tiles; offsets in bfloat16 numbers. */
 struct step {
     int32_t left, left2, right, right2; /* right2 < 0: one column of tiles */
-    int32_t column; /* of the sums, in floats */
+    int32_t column;                     /* of the sums, in floats */
     uint32_t what;
 };
 
@@ -12,8 +12,8 @@ enum {
     STEP_FIRST = 1, /* sums start at zero or, scores alone, at the bias */
     STEP_LEFT = 2,  /* the left tiles, the right tiles are not those of the step before */
     STEP_RIGHT = 4,
-    STEP_ODD = 8, /* one column of tiles: sums in the second column's place, for every second step, so
-                     that four sums run side by side; output_add adds them */
+    STEP_ODD = 8, /* one column of tiles: sums in the second column's place, for every second step,
+                     so that four sums run side by side; output_add adds them */
     STEP_LAST = 16, /* sums go to memory */
 };
 

@@ -1,7 +1,7 @@
 /* What is needed next, fetched into the second-level cache a few lines at a time between pieces of
  * other work: a core has few misses under way at once, and more would stall it.  Hardware foresees
- * none of this: of a bias or a mask, as large as the scores and read once, a window needs a few lines
- * of many rows, and the rows of the next tile of keys and values are far away. */
+ * none of this: of a bias or a mask, as large as the scores and read once, a window needs a few
+ * lines of many rows, and the rows of the next tile of keys and values are far away. */
 
 #define FETCHES 2
 

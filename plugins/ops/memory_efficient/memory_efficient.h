@@ -5,9 +5,6 @@
 
 #include <stdint.h>
 
-/* Keys in a tile. Fixed, and tiles start at multiples of it, so that a row's rounding depends
- * neither on the number of threads nor on how queries are cut into blocks. */
-#define ME_KEYS 128
 /* Keys that one task of the key-mass pass owns. */
 #define ME_MASS_KEYS 512
 /* Packed rows of V and packed groups of keys are this many floats wide. */

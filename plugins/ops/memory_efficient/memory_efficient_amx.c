@@ -24,6 +24,8 @@
 #define LANES 16
 #define NV    2
 #define ROWS  (NV * LANES)
+/* Keys in a tile, at most: see tile_keys. */
+#define ME_KEYS 256
 
 #include "v8_avx.h"
 #include "vec_avx512.h"
@@ -100,8 +102,8 @@ static int next_rows(const struct me_problem *p, struct window *w, int64_t last)
     return 0;
 }
 
-/* The window whose bias is to be fetched beside the exponentials of w: the one after the next if the
- * tile unit takes it, else the next.  Past a tile's last come the first of the next tile. */
+/* The window whose bias is to be fetched beside the exponentials of w: the one after the next if
+ * the tile unit takes it, else the next.  Past a tile's last come the first of the next tile. */
 static struct window window_later(const struct me_problem *p, const struct window *w, int64_t first,
                                   int64_t last)
 {
@@ -191,16 +193,19 @@ static void mass_rows(const struct me_problem *p, const struct window *w, float 
     vec scale = vec_set1(edited ? 1.0f : scale_after(p)), sum[ME_KEYS / LANES];
     for (int i = 0; i < ME_KEYS / LANES; i++)
         sum[i] = vec_set1(0.0f);
-    stream_pace(stream, w->rows * 2);
+    stream_pace(stream, w->rows * me_ceil_div(w->keys, 4 * LANES));
     for (int64_t r = 0; r < w->rows; r++, s += ME_KEYS) {
         vec norm = vec_set1(lse[r]);
         if (edited)
             row_edit(p, w, r, s);
         UNROLL
         for (int i = 0; i < ME_KEYS / LANES; i++) {
+            if (i * LANES >= w->keys)
+                break;
             if (i % 4 == 0)
                 stream_share(stream, 1);
-            sum[i] = vec_add(sum[i], vec_exp(_mm512_fmsub_ps(vec_load(s + i * LANES), scale, norm)));
+            sum[i] =
+                vec_add(sum[i], vec_exp(_mm512_fmsub_ps(vec_load(s + i * LANES), scale, norm)));
         }
     }
     for (int i = 0; i < ME_KEYS / LANES; i++)
@@ -314,7 +319,7 @@ const struct me_kernels memory_efficient_amx = {
     .usable = kernels_usable,
     /* A multiple of the fallback's too. */
     .rows = 96,
-    .block_rows = 768,
+    .block_rows = 2304,
     .block_bytes = 4 << 20,
     .scratch = tiles_scratch,
     .attend = amx_attend,

@@ -55,8 +55,7 @@ static inline vec vec_exp(vec x)
 #include "v8_avx.h"
 
 /* Bytes of a mask, transposed as bytes: minus one where 0, else 0, as integers. */
-static ALWAYS_INLINE void byte_columns(const char *p, int64_t stride,
-                                                               v8 r[8])
+static ALWAYS_INLINE void byte_columns(const char *p, int64_t stride, v8 r[8])
 {
     __m128i x[8], t[4], pairs[4];
     for (int i = 0; i < 8; i++)

@@ -9,8 +9,11 @@
  * registers. */
 
 #define ROWS (NV * LANES)
+/* Keys in a tile. */
+#define ME_KEYS 128
 
 #include "pack.h"
+#include "unpack.h"
 #include "vectors.h"
 #include "windows.h"
 
@@ -19,6 +22,12 @@
 
 /* Columns of Q' that fit the first-level cache beside a tile of scores. */
 #define CHUNK 96
+
+static int64_t tile_keys(const struct me_problem *p)
+{
+    (void)p;
+    return ME_KEYS;
+}
 
 static int64_t query_floats(const struct me_problem *p)
 {
@@ -243,9 +252,8 @@ static void softmax_output(const struct me_problem *p, int nv, struct tile_memor
     for (int64_t c = 0; c < dv; c += ME_GROUP) {
         fetches_share(next);
         for (int64_t g = 0; g < ME_GROUP; g += GROUP)
-            EACH_WIDTH(
-                nv, output_group(W, s, m->vp + c / ME_GROUP * VALUE_STEP + g, keys, alpha,
-                                 ot + (c + g) * ROWS));
+            EACH_WIDTH(nv, output_group(W, s, m->vp + c / ME_GROUP * VALUE_STEP + g, keys, alpha,
+                                        ot + (c + g) * ROWS));
     }
 }
 

@@ -3,6 +3,7 @@
  * share of the output, while the tile of keys is in the second-level cache.
  *
  * The including file has both products, as products.h or its own:
+ *   ME_KEYS, tile_keys                       keys in a tile: at most, and for a problem
  *   query_floats, key_floats, value_floats   packed size of one query, key or value row
  *   output_floats                            size of one row of outputs
  *   room_floats                              of m->room, which is theirs alone
@@ -90,8 +91,8 @@ static int tiles_attend(const struct me_problem *p, int64_t task, void *scratch)
 
     block_begin(p, &w, first, last, &m);
     key_range(p, first, last, &w.j0, &end);
-    for (; w.j0 < end && !m.refused; w.j0 += ME_KEYS) {
-        w.keys = me_min(ME_KEYS, p->nk - w.j0);
+    for (; w.j0 < end && !m.refused; w.j0 += tile_keys(p)) {
+        w.keys = me_min(tile_keys(p), p->nk - w.j0);
         pack_keys(p, &m, me_at(k, w.j0, 0), w.keys, m.kp);
         pack_values(p, &m, me_at(v, w.j0, 0), w.keys);
         block_tile(p, &w, first, last, &m);

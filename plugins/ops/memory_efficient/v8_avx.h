@@ -62,8 +62,7 @@ static ALWAYS_INLINE void v8_transpose(v8 r[8])
 
 /* As v8_columns for fp32: halves of rows are joined by loads, which leaves two stages of shuffles.
  */
-static ALWAYS_INLINE void f32_columns(const char *p, int64_t stride,
-                                                              v8 r[8])
+static ALWAYS_INLINE void f32_columns(const char *p, int64_t stride, v8 r[8])
 {
     for (int half = 0; half < 2; half++) {
         __m256 x[4];
@@ -81,8 +80,7 @@ static ALWAYS_INLINE void f32_columns(const char *p, int64_t stride,
     }
 }
 
-static ALWAYS_INLINE void v8_columns(const char *p, int64_t stride,
-                                                             enum me_type type, v8 r[8])
+static ALWAYS_INLINE void v8_columns(const char *p, int64_t stride, enum me_type type, v8 r[8])
 {
     if (type == ME_F32) {
         f32_columns(p, stride, r);

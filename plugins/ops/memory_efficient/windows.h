@@ -1,6 +1,11 @@
 /* A window is a microtile of queries against a tile of keys: what it may see, what is added to its
  * scores, and how queries enter and outputs leave. Needs pack.h and ROWS, the queries in it. */
 
+/* Keys in a tile, ME_KEYS at most.  It depends on the problem alone, and tiles start at multiples
+ * of it, so that a row's rounding depends neither on the number of threads nor on how queries are
+ * cut into blocks. */
+static int64_t tile_keys(const struct me_problem *p);
+
 /* A microtile against a tile of keys: `rows` queries from i0, `keys` keys from j0. */
 struct window {
     int64_t b, h, i0, rows, j0, keys;
@@ -20,8 +25,8 @@ static struct window window_after(const struct me_problem *p, const struct windo
     struct window next = *w;
     next.i0 = first;
     next.rows = me_min(ROWS, last - first);
-    next.j0 += ME_KEYS;
-    next.keys = me_max(0, me_min(ME_KEYS, p->nk - next.j0));
+    next.j0 += tile_keys(p);
+    next.keys = me_max(0, me_min(tile_keys(p), p->nk - next.j0));
     return next;
 }
 
@@ -41,12 +46,13 @@ static void finish_rows(const struct me_problem *p, const struct window *w, cons
 /* Keys that any of rows [i0, i1) may see, the first rounded down to a tile. */
 static void key_range(const struct me_problem *p, int64_t i0, int64_t i1, int64_t *j0, int64_t *j1)
 {
+    const int64_t tile = tile_keys(p);
     *j0 = 0;
     *j1 = p->nk;
     if (!p->band)
         return;
     if (p->lo > -i0)
-        *j0 = p->lo >= p->nk - i0 ? p->nk : (i0 + p->lo) / ME_KEYS * ME_KEYS;
+        *j0 = p->lo >= p->nk - i0 ? p->nk : (i0 + p->lo) / tile * tile;
     if (p->hi < p->nk - i1)
         *j1 = p->hi < -i1 ? 0 : i1 + p->hi;
 }
