@@ -78,11 +78,11 @@ static int64_t value_floats(const struct me_problem *p)
 }
 
 /* As many as the second-level cache has room for, packed, beside queries and outputs: more make
- * outputs less often added up. */
+ * outputs less often added up.  A band leaves less of small tiles unseen. */
 static int64_t tile_keys(const struct me_problem *p)
 {
     int64_t bytes = (key_floats(p) + value_floats(p)) * (int64_t)sizeof(float);
-    return bytes * ME_KEYS <= TILE_BYTES ? ME_KEYS : ME_KEYS / 2;
+    return bytes * ME_KEYS <= TILE_BYTES && !p->band ? ME_KEYS : ME_KEYS / 2;
 }
 
 /* ---- parts ---- */

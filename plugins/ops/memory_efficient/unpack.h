@@ -1,4 +1,5 @@
-/* Outputs that lie O'[column][query], turned into the caller's tensor: for products.h, after pack.h.
+/* Outputs that lie O'[column][query], turned into the caller's tensor: for products.h, after
+ * pack.h.
  */
 
 static ALWAYS_INLINE void unpack_typed(struct me_matrix out, enum me_type type, const float *ot,
