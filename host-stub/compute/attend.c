@@ -1,6 +1,8 @@
 /* attend.c: one attention inside a pass, by the op that the layer or the model chose. */
 #include "pass.h"
 
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct attend_plan {
@@ -43,6 +45,44 @@ static void key_call(struct plan_key *key, const struct op_choice *choice, const
     }
 }
 
+/* Whether a shape with its op is new to the log; two threads may both be told so. */
+static bool is_news(struct compute *c, const char *line)
+{
+    enum { MOST = sizeof c->told / sizeof *c->told };
+    uint64_t hash = 1469598103934665603u; /* FNV-1a */
+    for (const char *at = line; *at; ++at)
+        hash = (hash ^ (unsigned char)*at) * 1099511628211u;
+    for (size_t i = 0; i < MOST; ++i)
+        if (__atomic_load_n(&c->told[i], __ATOMIC_RELAXED) == hash)
+            return false;
+    const uint32_t place = __atomic_fetch_add(&c->n_told, 1, __ATOMIC_RELAXED) % MOST;
+    __atomic_store_n(&c->told[place], hash, __ATOMIC_RELAXED);
+    return true;
+}
+
+/* One line for each distinct shape with the op and the processor that it got, and the first layer
+ * that has it. */
+static void tell_op(attn_work *w, const attn_op_call *call, const char *op)
+{
+    struct compute *c = work_compute(w);
+    const int64_t *q = call->q.shape;
+    const struct layer *layer = pass_layer(work_pass(w));
+    char line[288];
+    char whole[448];
+    if (!c->log)
+        return;
+    (void)snprintf(line, sizeof line, "attention %lld,%lld,%lld,%lld,%lld%s: %s%s%s",
+                   (long long)q[0], (long long)q[1], (long long)q[2], (long long)call->k.shape[2],
+                   (long long)q[3], tensor_here(&call->key_mass) ? " with key_mass" : "", op,
+                   layer ? " under " : "", layer ? layer_processor(layer) : "");
+    if (!is_news(c, line))
+        return;
+    const bool named = w->name && *w->name;
+    (void)snprintf(whole, sizeof whole, "%s%s%s%s", line, named ? " (first in " : "",
+                   named ? w->name : "", named ? ")" : "");
+    c->log(c->log_ctx, 2, whole);
+}
+
 /* With scratch of its own on top of the arena, given back at once. */
 static attn_tensor take_scratch(attn_work *w, uint64_t bytes)
 {
@@ -73,6 +113,7 @@ static attn_status prepare(attn_work *w, const struct op_choice *choice, const a
     }
     if (plan_keep(w, key, p, attend_release) != ATTN_OK)
         return w->status;
+    tell_op(w, call, attn_plan_op(p->plan));
     (void)take_scratch(w, p->scratch);
     return w->status;
 }

@@ -37,9 +37,10 @@ ATTN_API void attn_computer_about(char *text, uint32_t capacity);
 typedef struct {
     uint32_t size;
     uint32_t flags; /* ATTN_NAME_SDPA, ATTN_NAME_EXACT, ATTN_NAME_F32_AUTO */
-    const char
-        *processor; /* short name or a name of attn_name; "lora+B" gives B's linears the terms */
-    const char *op; /* NULL: as the name says; overridden by a parameter "attention_op" */
+    const char *
+        processor; /* short name, id or a name of attn_name; "lora+B" gives B's linears the terms */
+    const char *op; /* a name or an id; NULL: as the processor's name says; overridden by a
+                       parameter "attention_op" */
     const attn_param
         *params; /* the processor's own: scalars, texts and tensors, under diffusers' names */
     uint32_t n_params;

@@ -182,6 +182,9 @@ struct compute {
     /* Where host.log sends its lines; the owner sets both after create, NULL sends them nowhere. */
     void (*log)(void *ctx, int32_t level, const char *text);
     void *log_ctx;
+    /* What `log` was told of ops: hashes of shapes and ids, written and read atomically. */
+    uint64_t told[64];
+    uint32_t n_told;
     attn_device device;
     void *stream;                  /* that all work of this compute goes to; NULL on a CPU */
     attn_router *router;           /* opened on `host` */

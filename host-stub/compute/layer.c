@@ -191,12 +191,14 @@ static attn_status find_processor(struct layer *l, const attn_layer_spec *spec, 
                                   struct opened **opened, attn_error *err)
 {
     *name = (attn_name){.size = sizeof *name};
-    attn_status status = attn_name_find(spec->processor, name, err);
+    attn_status status = attn_name_find_in(attn_router_registry(l->compute->router),
+                                           spec->processor, ATTN_NAME_PROCESSORS, name, err);
     if (status != ATTN_OK)
         return status;
     if (!name->processor)
         return attn_fail(err, ATTN_INVALID, "%s is an op, not a processor", spec->processor);
-    const char *base = composition_base(name->processor);
+    const char *base =
+        name->flags & ATTN_NAME_TERMS ? name->processor : composition_base(name->processor);
     char id[64];
     status = attn_processor_id(base ? base : name->processor, id, err);
     if (status == ATTN_OK)

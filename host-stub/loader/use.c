@@ -56,17 +56,24 @@ static const plugin_file *find_refused(const attn_registry *registry, const char
     return NULL;
 }
 
+void registry_places(attn_registry *registry, char *text, size_t capacity)
+{
+    text[0] = 0;
+    for (size_t i = 0; i < registry->order.n; i++) {
+        text_append(text, capacity, i ? ", " : "");
+        text_append(text, capacity, registry->order.places[i].path);
+    }
+    text_append(text, capacity, registry->order.n ? "" : "(no folder was searched)");
+}
+
 static attn_status fail_missing(attn_registry *registry, plugin_kind kind, const char *id,
                                 attn_error *err)
 {
     static const char own[] = "org.attnplug.";
-    char file_name[96], places[1024] = "";
+    char file_name[96], places[1024];
     bool is_own = strncmp(id, own, sizeof own - 1) == 0;
     (void)snprintf(file_name, sizeof file_name, "%s.so", is_own ? id + sizeof own - 1 : id);
-    for (size_t i = 0; i < registry->order.n; i++) {
-        text_append(places, sizeof places, i ? ", " : "");
-        text_append(places, sizeof places, registry->order.places[i].path);
-    }
+    registry_places(registry, places, sizeof places);
     pthread_mutex_lock(&registry->lock);
     const plugin_file *refused = find_refused(registry, file_name);
     const char *reason = refused ? refused->reason : "";
@@ -78,11 +85,10 @@ static attn_status fail_missing(attn_registry *registry, plugin_kind kind, const
     }
     if (is_own) {
         return attn_fail(err, ATTN_NOT_FOUND, "%s (%s) is in none of: %s", file_name, id,
-                         places[0] ? places : "(no folder was searched)");
+                         places);
     }
     return attn_fail(err, ATTN_NOT_FOUND, "no %s has the id %s; looked in: %s",
-                     kind == KIND_OP ? "op" : "processor", id,
-                     places[0] ? places : "(no folder was searched)");
+                     kind == KIND_OP ? "op" : "processor", id, places);
 }
 
 /* Reads the copy's heads: they must be those of the record, or the record is out of date. */

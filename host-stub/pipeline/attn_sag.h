@@ -17,8 +17,8 @@ extern "C" {
 
 typedef struct attn_sag attn_sag; /* a loaded pipeline */
 
-/* A processor for the UNet's layers whose name matches `glob` (diffusers' name without
- * ".processor"). */
+/* A processor, by a name or by a plugin's id (attn_name_find_in), for the UNet's layers whose name
+ * matches `glob` (diffusers' name without ".processor"). */
 typedef struct {
     const char *glob; /* NULL: every layer */
     attn_layer_spec spec;
@@ -60,8 +60,11 @@ typedef struct {
     uint32_t n_processors;
     const attn_sag_processor
         *processors; /* later ones win; a layer that none matches has standard + auto */
-    const char
-        *op; /* for every attention that a processor's own attention_op does not name; NULL: auto */
+    const char *op;  /* a name or a plugin's id, for every attention (text encoder, UNet and VAE)
+                        that a  processor's own attention_op does not name; NULL: auto.  An op that
+                        refuses one of  them ends the run with its own words, but for the layer that
+                        SAG asks for key_mass,  which then has another; attention_op in a processor's
+                        params gives an op to some  layers alone */
     const char *scheduler; /* diffusers' class name, "Scheduler" at its end or not, in place of the
                               folder's; NULL: the folder's */
     void (*log)(void *ctx, int32_t level, const char *text); /* as in attn_host; may be NULL */

@@ -11,6 +11,7 @@
 /* What unet_open asks about each layer. */
 struct chooser {
     const attn_sag_open_options *options;
+    attn_registry *registry;
     struct custom_diffusion *custom;
     struct image_prompts *pictures;
     uint32_t *matches; /* layers that each processor option's glob matched */
@@ -35,7 +36,7 @@ static attn_status processor_choose(void *ctx, const char *layer, attn_layer_spe
         spec->op = o->op;
     }
     attn_status status = custom_diffusion_choose(chooser->custom, layer, named, spec, err);
-    return status ? status : image_prompts_choose(chooser->pictures, layer, spec, err);
+    return status ? status : image_prompts_choose(chooser->pictures, chooser->registry, layer, spec, err);
 }
 
 static attn_status unet_begin(void *ctx, int64_t cross_dim, attn_error *err)
@@ -95,10 +96,11 @@ static attn_status text_load(struct sag_components *m, const char *op, attn_erro
     return status ? status : tokenizer_load(m, err);
 }
 
-static attn_status unet_load(struct sag_components *m, const attn_sag_open_options *o,
-                             attn_error *err)
+static attn_status unet_load(struct sag_components *m, attn_registry *registry,
+                             const attn_sag_open_options *o, attn_error *err)
 {
-    struct chooser chooser = {.options = o, .custom = m->custom, .pictures = m->pictures};
+    struct chooser chooser = {
+        .options = o, .registry = registry, .custom = m->custom, .pictures = m->pictures};
     struct unet_processors processors = {
         .begin = unet_begin, .choose = processor_choose, .ctx = &chooser, .loras = m->loras};
     struct model_source source;
@@ -156,7 +158,13 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
                             const attn_sag_open_options *o, attn_error *err)
 {
     const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
-    attn_status status = sag_compute(registry, o, &m->compute, err);
+    attn_name op = {.size = sizeof op};
+    attn_status status = o->op && registry
+                             ? attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &op, err)
+                             : ATTN_OK;
+    if (!status) {
+        status = sag_compute(registry, o, &m->compute, err);
+    }
     if (!status) {
         m->compute->log = o->log;
         m->compute->log_ctx = o->log_ctx;
@@ -180,7 +188,7 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
         status = image_prompts_open(m, o, err);
     }
     if (!status && whole) {
-        status = unet_load(m, o, err);
+        status = unet_load(m, registry, o, err);
     }
     if (!status && whole) {
         status = fit_check(m, err);

@@ -183,7 +183,8 @@ attn_status image_prompts_family(const struct image_prompts *p, int64_t cross, a
 }
 
 /* The processor that sees pictures in place of the one that was named; the op stays that one's. */
-static attn_status processor_replace(const char *layer, attn_layer_spec *spec, attn_error *err)
+static attn_status processor_replace(attn_registry *registry, const char *layer,
+                                     attn_layer_spec *spec, attn_error *err)
 {
     static const struct {
         const char *from, *to;
@@ -193,7 +194,8 @@ static attn_status processor_replace(const char *layer, attn_layer_spec *spec, a
                  {"lora+standard", "lora+ip_adapter"},
                  {"lora+ip_adapter", "lora+ip_adapter"}};
     attn_name name = {.size = sizeof name};
-    attn_status status = attn_name_find(spec->processor, &name, err);
+    attn_status status =
+        attn_name_find_in(registry, spec->processor, ATTN_NAME_PROCESSORS, &name, err);
     if (status) {
         return status;
     }
@@ -222,15 +224,15 @@ static int names_scale(const attn_layer_spec *spec)
     return found;
 }
 
-attn_status image_prompts_choose(struct image_prompts *p, const char *layer, attn_layer_spec *spec,
-                                 attn_error *err)
+attn_status image_prompts_choose(struct image_prompts *p, attn_registry *registry,
+                                 const char *layer, attn_layer_spec *spec, attn_error *err)
 {
     static const char ending[] = ".attn2";
     const size_t bytes = strlen(layer);
     if (!p || bytes < sizeof ending || strcmp(layer + bytes - sizeof ending + 1, ending) != 0) {
         return ATTN_OK;
     }
-    attn_status status = processor_replace(layer, spec, err);
+    attn_status status = processor_replace(registry, layer, spec, err);
     struct layer_params *made =
         calloc(1, sizeof *made + (spec->n_params + 3 * p->n) * sizeof *made->params);
     if (!status && !made) {

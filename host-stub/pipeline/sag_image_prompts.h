@@ -29,8 +29,8 @@ void image_prompts_close(struct image_prompts *p); /* NULL does nothing; so it i
  * embeddings of that width; cross-attention layers get the processor ip_adapter with the adapters'
  * weights; the adapters had no more layers. */
 attn_status image_prompts_family(const struct image_prompts *p, int64_t cross, attn_error *err);
-attn_status image_prompts_choose(struct image_prompts *p, const char *layer, attn_layer_spec *spec,
-                                 attn_error *err);
+attn_status image_prompts_choose(struct image_prompts *p, attn_registry *registry,
+                                 const char *layer, attn_layer_spec *spec, attn_error *err);
 attn_status image_prompts_done(const struct image_prompts *p, attn_error *err);
 
 /* sag_see.c: a run's pictures, or what it brings in their place, as tokens: job->pictures. */

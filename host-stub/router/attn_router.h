@@ -31,16 +31,33 @@ typedef struct {
 #define ATTN_NAME_F32_AUTO                                                                         \
     4u /* fp32 takes auto, said once (AttnProcessorNPU); not where it stands for halves */
 
+#define ATTN_NAME_TERMS                                                                            \
+    8u /* "lora+ID": `processor` alone is the id, and its layers' linears get LoRA's terms */
+
 /* Every name, in a fixed order; ATTN_NOT_FOUND past the end. Static. [any] */
 ATTN_API attn_status attn_name_get(uint32_t index, attn_name *name);
-/* Short names of processors and ops count too. An unknown one is an error that says where the
- * list is, and names the nearest where one is near. [any] */
+/* Short names of processors and ops count too, and the ids of our own processors. An unknown one is
+ * an error that says where the list is, and names the nearest where one is near. [any] */
 ATTN_API attn_status attn_name_find(const char *text, attn_name *name, attn_error *err);
 /* The plugin id that an op's short name (or whole id) means on a device: "memory_efficient" on CUDA
  * is "org.attnplug.cuda_flash". Written to id[64]. [any] */
 ATTN_API attn_status attn_op_id(const char *op, const char *runtime, char id[64], attn_error *err);
 /* "standard" -> "org.attnplug.standard". [any] */
 ATTN_API attn_status attn_processor_id(const char *processor, char id[64], attn_error *err);
+
+/* attn_name_find, and then the plugins that the registry found: by a whole id
+ * ("com.example.flash"), or by an id's last part ("flash") where only one plugin has it and no name
+ * of ours is the same. kinds: ATTN_NAME_OPS, ATTN_NAME_PROCESSORS, 0 for both; what names of ours
+ * stand for is the caller's to look at. An id that no plugin has is an error that says which
+ * folders were searched; a last part of several ids is one that lists them (ATTN_INVALID). The
+ * texts live as long as the registry. [any] */
+ATTN_API attn_status attn_name_find_in(attn_registry *registry, const char *text, uint32_t kinds,
+                                       attn_name *name, attn_error *err);
+#define ATTN_NAME_OPS        1u
+#define ATTN_NAME_PROCESSORS 2u
+/* attn_op_id, and the last part of an id that the registry found. [any] */
+ATTN_API attn_status attn_op_id_in(attn_registry *registry, const char *op, const char *runtime,
+                                   char id[64], attn_error *err);
 
 /* ---------------------------------------------------------------------------------------------
  * Router: the ops of one device, opened when first asked for.
@@ -75,12 +92,12 @@ typedef struct {
                        const attn_tensor *y, attn_error *err);
 } attn_device_sum;
 
-/* Chooses and prepares. op: a short name, an id, or a name as people know it (attn_name); NULL or
- * "auto" leaves the choice to the router, in the order: ATTNPLUG_OP,
- * DIFFSYNTH_ATTENTION_IMPLEMENTATION, the measured order, the built-in one. An op named by the
- * caller that refuses the call is an error quoting its reason; with ATTN_ROUTE_FALL_BACK another is
- * taken, and said to the log once. params: for the op's create; ops are kept per (op, params).
- * [any] */
+/* Chooses and prepares. op: a short name, an id or the last part of one (attn_name_find_in), or a
+ * name as people know it (attn_name); NULL or "auto" leaves the choice to the router, in the order:
+ * ATTNPLUG_OP, DIFFSYNTH_ATTENTION_IMPLEMENTATION, the measured order, the built-in one. An op
+ * named by the caller that refuses the call is an error quoting its reason; with
+ * ATTN_ROUTE_FALL_BACK another is taken, and said to the log once. params: for the op's create; ops
+ * are kept per (op, params). [any] */
 ATTN_API attn_status attn_router_prepare(attn_router *router, const char *op,
                                          const attn_param *params, uint32_t n_params,
                                          uint32_t flags, const attn_op_call *call, attn_plan **plan,

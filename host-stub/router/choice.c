@@ -15,7 +15,7 @@ static attn_status take_name(attn_router *router, const char *text, request *r, 
     if (strchr(text, '.')) {
         return attn_op_id(text, router->device.runtime, r->id, err);
     }
-    attn_status status = attn_name_find(text, name, err);
+    attn_status status = attn_name_find_in(router->registry, text, ATTN_NAME_OPS, name, err);
     if (status != ATTN_OK) {
         return status;
     }

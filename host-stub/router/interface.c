@@ -40,7 +40,7 @@ static attn_status inner_prepare(void *ctx, const char *op, const attn_op_call *
     attn_router *router = ctx;
     char id[64];
     attn_plan *plan = NULL;
-    attn_status status = attn_op_id(op, router->device.runtime, id, err);
+    attn_status status = attn_op_id_in(router->registry, op, router->device.runtime, id, err);
     if (status != ATTN_OK) {
         return status == ATTN_NOT_FOUND ? ATTN_INVALID : status;
     }

@@ -97,10 +97,17 @@ attn_status attn_name_get(uint32_t index, attn_name *name)
     return ATTN_OK;
 }
 
+/* An id of a processor of ours stands for its short name.  (One of an op means that very op, which a
+ * short name does not on every device.) */
 static const attn_name *find(const char *text)
 {
+    const bool is_id = strncmp(text, OWN, sizeof OWN - 1) == 0;
+    if (is_id) {
+        text += sizeof OWN - 1;
+    }
     for (size_t i = 0; i < N_NAMES; i++) {
-        if (strcmp(names[i].name, text) == 0) {
+        const bool is_short = names[i].processor && strcmp(names[i].processor, text) == 0;
+        if (strcmp(names[i].name, text) == 0 && (is_short || !is_id)) {
             return &names[i];
         }
     }

@@ -93,7 +93,7 @@ attn_status attn_router_op(attn_router *router, const char *op, const attn_param
 {
     char id[64];
     op_entry *entry = NULL;
-    attn_status status = attn_op_id(op, router->device.runtime, id, err);
+    attn_status status = attn_op_id_in(router->registry, op, router->device.runtime, id, err);
     if (status == ATTN_OK) {
         status = ops_get(router, id, params, n_params, &entry, err);
     }

@@ -95,7 +95,7 @@ static const char quick[] = "--prompt 'red heart' --height 32 --width 48 --num-i
 
 static inline int quick_run(const char *more)
 {
-    char arguments[1024];
+    char arguments[2048];
     snprintf(arguments, sizeof arguments, "%s %s", quick, more);
     return run(arguments);
 }

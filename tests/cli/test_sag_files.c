@@ -58,7 +58,7 @@ static void test_parameters(void **state)
     picture_check("sag.png", 32, 48,
                   "red heart\nNegative prompt: dog\nSteps: 2, Sampler: DDIMScheduler,"
                   " CFG scale: 7.5, Seed: 0, Size: 48x32, Model: emoji-128, Clip skip: 1,"
-                  " SAG scale: 0.75, Eta: 0.5, Processor: \"mid_block*=standard\","
+                  " SAG scale: 0.75, Eta: 0.5, Op: math, Processor: \"mid_block*=standard\","
                   " Cross attention: \"scale=0.5,a.scale=2\", Version: attnplug ");
     assert_int_equal(files_clear(), 1);
 }

@@ -82,6 +82,12 @@ int cli_finish(int status);
 /* The registry with --plugin-path and --trust-all; logs to stderr. 0 or an exit status. */
 int cli_registry(attn_registry **registry);
 
+/* An op may be named by its plugin's file ("./x.so", with a slash in it), which is then searched
+ * first and trusted as any other.  Before cli_registry, NULL and other names being nothing to do; 0
+ * or an exit status.  After it *op becomes the file's id, which lives as long as the registry. */
+int cli_op_file(const char *op);
+int cli_op_of_file(attn_registry *registry, const char **op);
+
 /* -- words ------------------------------------------------------------------------------------- */
 
 /* "cpu", "cuda", "cuda:1", "cann". False: printed what is wrong. */

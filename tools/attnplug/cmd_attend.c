@@ -166,13 +166,16 @@ static attn_status attend(attn_registry *registry, const arguments *a, const att
     return status;
 }
 
-static int run(const arguments *a, const attn_device *device, uint8_t code, uint8_t bits)
+static int run(arguments *a, const attn_device *device, uint8_t code, uint8_t bits)
 {
     ATTN_ERROR_ON(err, 1024);
     attn_registry *registry = NULL;
     stored_call call;
-    int failed = cli_registry(&registry);
+    int failed = cli_op_file(a->op);
+    failed = failed ? failed : cli_registry(&registry);
+    failed = failed ? failed : cli_op_of_file(registry, &a->op);
     if (failed) {
+        attn_registry_close(registry);
         return failed;
     }
     attn_status status = stored_read(a->in, code, bits, &call, &err);

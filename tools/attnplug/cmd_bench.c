@@ -23,7 +23,8 @@ static int choose_ops(const arguments *a, struct bench *b, char ids[BENCH_MAX_OP
     ATTN_ERROR_ON(err, 256);
     attn_file_info file = {.size = sizeof file};
     for (uint32_t i = 0; i < a->ops.n && b->n_ops < BENCH_MAX_OPS; i++) {
-        if (attn_op_id(a->ops.items[i], b->place->device.runtime, ids[b->n_ops], &err) != ATTN_OK) {
+        if (attn_op_id_in(b->registry, a->ops.items[i], b->place->device.runtime, ids[b->n_ops],
+                          &err) != ATTN_OK) {
             return cli_misuse("%s", err.text);
         }
         b->n_ops++;
@@ -78,15 +79,30 @@ static int measure_all(const arguments *a, const struct bench *b, const struct b
     return status == ATTN_OK ? CLI_OK : cli_fail("%s", err.text);
 }
 
-static int run(const arguments *a, struct bench *b, const attn_device *device,
+/* The registry, and ops that were named by their files. */
+static int plugins_find(arguments *a, struct bench *b)
+{
+    int status = 0;
+    for (uint32_t i = 0; i < a->ops.n && !status; i++) {
+        status = cli_op_file(a->ops.items[i]);
+    }
+    status = status ? status : cli_registry(&b->registry);
+    for (uint32_t i = 0; i < a->ops.n && !status; i++) {
+        status = cli_op_of_file(b->registry, &a->ops.items[i]);
+    }
+    return status;
+}
+
+static int run(arguments *a, struct bench *b, const attn_device *device,
                const struct bench_shape *shapes, int n_shapes, const char *command)
 {
     ATTN_ERROR_ON(err, 1024);
     char ids[BENCH_MAX_OPS][64];
     struct bench_place place;
     attn_router *router = NULL;
-    int status = cli_registry(&b->registry);
+    int status = plugins_find(a, b);
     if (status) {
+        attn_registry_close(b->registry);
         return status;
     }
     if (bench_place_open(device, &place, &err) != ATTN_OK) {

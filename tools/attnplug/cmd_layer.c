@@ -65,7 +65,7 @@ static int64_t image_tokens(const attn_layer_spec *spec)
     return 4;
 }
 
-static attn_status make_bias(work *w, attn_error *err)
+static attn_status make_bias(work *w, attn_registry *registry, attn_error *err)
 {
     const struct layer_file *f = w->file;
     const attn_tensor *h = &f->hidden;
@@ -73,7 +73,8 @@ static attn_status make_bias(work *w, attn_error *err)
     if (!f->mask.rank) {
         return ATTN_OK;
     }
-    attn_status status = attn_name_find(w->words.spec.processor, &name, err);
+    attn_status status =
+        attn_name_find_in(registry, w->words.spec.processor, ATTN_NAME_PROCESSORS, &name, err);
     if (status != ATTN_OK) {
         return status;
     }
@@ -86,7 +87,7 @@ static attn_status make_bias(work *w, attn_error *err)
 }
 
 /* The call's tensors; out has the channels of to_out. */
-static attn_status make_call(work *w, attn_error *err)
+static attn_status make_call(work *w, attn_registry *registry, attn_error *err)
 {
     const struct layer_file *f = w->file;
     attn_tensor out = f->hidden;
@@ -109,10 +110,10 @@ static attn_status make_call(work *w, attn_error *err)
                                 .temb = f->temb,
                                 .images = f->n_images ? f->images : NULL,
                                 .n_images = f->n_images};
-    return make_bias(w, err);
+    return make_bias(w, registry, err);
 }
 
-static attn_status read_all(work *w, attn_error *err)
+static attn_status read_all(work *w, attn_registry *registry, attn_error *err)
 {
     attn_status status = processor_words_parse(w->a->processor, &w->words, err);
     if (status == ATTN_OK) {
@@ -122,7 +123,7 @@ static attn_status read_all(work *w, attn_error *err)
         w->words.spec.op = w->a->op;
         status = join_params(w, err);
     }
-    return status == ATTN_OK ? make_call(w, err) : status;
+    return status == ATTN_OK ? make_call(w, registry, err) : status;
 }
 
 static attn_status compute(work *w, attn_registry *registry, const attn_device *device,
@@ -156,16 +157,19 @@ static attn_status write_out(const work *w, attn_error *err)
     return safetensors_write(w->a->out, &out, 1, &processor, 1, err);
 }
 
-static int run(const arguments *a, const attn_device *device, uint64_t dtype)
+static int run(arguments *a, const attn_device *device, uint64_t dtype)
 {
     ATTN_ERROR_ON(err, 1024);
     work w = {.a = a};
     attn_registry *registry = NULL;
-    int failed = cli_registry(&registry);
+    int failed = cli_op_file(a->op);
+    failed = failed ? failed : cli_registry(&registry);
+    failed = failed ? failed : cli_op_of_file(registry, &a->op);
     if (failed) {
+        attn_registry_close(registry);
         return failed;
     }
-    attn_status status = read_all(&w, &err);
+    attn_status status = read_all(&w, registry, &err);
     if (status == ATTN_OK) {
         status = compute(&w, registry, device, dtype, &err);
     }

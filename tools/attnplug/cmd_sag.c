@@ -45,6 +45,16 @@ static int32_t on_step(void *ctx, uint32_t step, uint32_t n_steps, float timeste
     return interrupted || watch->status;
 }
 
+/* 0, or an exit status. */
+static int plugins_find(struct sag_arguments *a, attn_registry **registry)
+{
+    int code = cli_registry(registry);
+    for (size_t i = 0; i < sag_n_subjects && !code; i++) {
+        code = sag_subjects[i]->plugins ? sag_subjects[i]->plugins(a, *registry) : 0;
+    }
+    return code;
+}
+
 static attn_status inputs_load(struct sag_arguments *a, attn_error *err)
 {
     attn_status status = ATTN_OK;
@@ -112,13 +122,10 @@ static int sag_do(struct sag_arguments *a)
     attn_registry *registry = NULL;
     attn_sag *sag = NULL;
     attn_sag_result result = {.size = sizeof result};
-    int code = 0;
-    attn_status status = inputs_load(a, &err);
-    if (!status) {
-        code = output_check(a, arguments_images(a));
-    }
+    int code = plugins_find(a, &registry);
+    attn_status status = code ? ATTN_OK : inputs_load(a, &err);
     if (!status && !code) {
-        code = cli_registry(&registry);
+        code = output_check(a, arguments_images(a));
     }
     if (!status && !code) {
         status = pipeline_open(a, registry, &sag, &err);

@@ -119,6 +119,8 @@ struct sag_subject {
     /* The values, after parsing, by themselves and with the other subjects'.  0, or the exit status
      * with everything said. */
     int (*check)(struct sag_arguments *a);
+    /* The values that name plugins.  0, or the exit status with everything said. */
+    int (*plugins)(struct sag_arguments *a, attn_registry *registry);
     /* Reads the files that the options name. */
     attn_status (*load)(struct sag_arguments *a, attn_error *err);
     /* What the options mean; all that is pointed to lives until `free`. */

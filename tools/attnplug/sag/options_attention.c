@@ -9,7 +9,8 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
 {
     struct attention_options *o = &a->attention;
     size_t n = 0;
-    rows[n++] = (cli_option){"op", CLI_TEXT, &o->op, "NAME", "for every attention (auto)"};
+    rows[n++] = (cli_option){"op", CLI_TEXT, &o->op, "NAME",
+                             "for every attention: a name, a plugin's id or its file (auto)"};
     rows[n++] = (cli_option){"processor", CLI_TEXTS, &o->processor_texts,
                              "[GLOB=]NAME[+NAME][:PARAM=VALUE,...]",
                              "for the UNet's layers that match; the last match wins (standard)"};
@@ -20,20 +21,20 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
 }
 
 /* Each of the names that "+" joins has to be known. */
-static int names_check(const char *names, const char *whole)
+static int names_check(attn_registry *registry, const char *names, const char *whole)
 {
     char one[128];
     for (const char *name = names; name;) {
         const char *plus = strchr(name, '+');
         size_t n = plus ? (size_t)(plus - name) : strlen(name);
-        ATTN_ERROR_ON(err, 512);
+        ATTN_ERROR_ON(err, 1280);
         attn_name found = {.size = sizeof found};
         if (!n || n >= sizeof one) {
             return cli_misuse("--processor %s: expected a processor's name", whole);
         }
         memcpy(one, name, n);
         one[n] = 0;
-        if (attn_name_find(one, &found, &err)) {
+        if (attn_name_find_in(registry, one, ATTN_NAME_PROCESSORS, &found, &err)) {
             return cli_misuse("--processor %s: %s", whole, err.text);
         }
         if (!found.processor) {
@@ -59,7 +60,7 @@ static int processor_read(struct processor_option *p, const char *text)
     if (processor_words_parse(words, &p->words, &err)) {
         return cli_misuse("--processor %s: %s", text, err.text);
     }
-    return names_check(p->words.spec.processor, text);
+    return 0;
 }
 
 static int kwargs_read(struct attention_options *o)
@@ -90,18 +91,28 @@ static int kwargs_read(struct attention_options *o)
 static int check(struct sag_arguments *a)
 {
     struct attention_options *o = &a->attention;
-    ATTN_ERROR_ON(err, 512);
-    attn_name name = {.size = sizeof name};
-    int wrong = 0;
+    int wrong = cli_op_file(o->op);
     for (uint32_t i = 0; i < o->processor_texts.n && !wrong; i++) {
         struct processor_option *p = &o->processors[o->n_processors++];
         wrong = processor_read(p, o->processor_texts.items[i]);
         o->specs[i] = (attn_sag_processor){.glob = p->glob, .spec = p->words.spec};
     }
-    if (!wrong && o->op && attn_name_find(o->op, &name, &err)) {
+    return wrong ? wrong : kwargs_read(o);
+}
+
+static int plugins(struct sag_arguments *a, attn_registry *registry)
+{
+    struct attention_options *o = &a->attention;
+    ATTN_ERROR_ON(err, 1280);
+    attn_name name = {.size = sizeof name};
+    int wrong = cli_op_of_file(registry, &o->op);
+    for (uint32_t i = 0; i < o->n_processors && !wrong; i++) {
+        wrong = names_check(registry, o->specs[i].spec.processor, o->processor_texts.items[i]);
+    }
+    if (!wrong && o->op && attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &name, &err)) {
         wrong = cli_misuse("--op: %s", err.text);
     }
-    return wrong ? wrong : kwargs_read(o);
+    return wrong;
 }
 
 static void open_(struct sag_arguments *a, attn_sag_open_options *o)
@@ -120,6 +131,9 @@ static void run(struct sag_arguments *a, attn_sag_run_options *o)
 static void describe(const struct sag_arguments *a, FILE *to)
 {
     const struct attention_options *o = &a->attention;
+    if (o->op) {
+        (void)fprintf(to, ", Op: %s", o->op);
+    }
     for (uint32_t i = 0; i < o->processor_texts.n; i++) {
         (void)fprintf(to, ", Processor: \"%s\"", o->processor_texts.items[i]);
     }
@@ -144,6 +158,7 @@ static void release(struct sag_arguments *a)
 const struct sag_subject sag_attention = {.name = "Attention",
                                           .rows = rows,
                                           .check = check,
+                                          .plugins = plugins,
                                           .open = open_,
                                           .run = run,
                                           .describe = describe,
