@@ -1,6 +1,6 @@
 /* wrong.c: a right op with one fault, chosen at build time, so that each test of `attnplug check`
- * can be seen to fail.  The right op is the template of tools/new-plugin; a fault wraps one of its
- * functions. */
+ * can be seen to fail; or a right op that takes little (NARROW_...), which is no fault.  The right
+ * op is the template of tools/new-plugin; a fault wraps one of its functions. */
 #include "attn_abi.h"
 
 #define attn_op_v1 right_op
@@ -18,12 +18,14 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
 
 #if defined(FAULT_ignores_scale) || defined(FAULT_ignores_mask) ||                                 \
     defined(FAULT_band_off_by_one) || defined(FAULT_ignores_bias) ||                               \
-    defined(FAULT_one_key_head) || defined(FAULT_out_strides)
+    defined(FAULT_one_key_head) || defined(FAULT_out_strides) || defined(FAULT_scale_of_one)
 static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
 {
     attn_op_call other = *c;
 #if defined(FAULT_ignores_scale)
     other.scale = 0;
+#elif defined(FAULT_scale_of_one)
+    other.scale = other.scale != 0 ? other.scale : 1;
 #elif defined(FAULT_ignores_mask)
     other.mask.rank = 0;
 #elif defined(FAULT_band_off_by_one)
@@ -100,6 +102,27 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
                     AT(float, c->out, b, h, i, d) = NAN;
             }
     return s;
+}
+
+#elif defined(FAULT_nan_without_keys)
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+    attn_status s = run(plan, c, err);
+    for (int64_t b = 0; c->k.shape[2] == 0 && b < c->out.shape[0]; b++)
+        for (int64_t h = 0; h < c->out.shape[1]; h++)
+            for (int64_t i = 0; i < c->out.shape[2]; i++)
+                for (int64_t d = 0; d < c->out.shape[3]; d++)
+                    AT(float, c->out, b, h, i, d) = NAN;
+    return s;
+}
+
+#elif defined(FAULT_another_function)
+/* Weights that fall where the softmax's rise. */
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+    attn_op_call other = *c;
+    other.scale = -1;
+    return run(plan, &other, err);
 }
 
 #elif defined(FAULT_writes_past_out)
@@ -211,13 +234,74 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
 }
 #endif
 
+/* -- what an honest op may refuse
+ * ---------------------------------------------------------------------------
+ */
+
+static int is_packed(const attn_tensor *t)
+{
+    return t->stride[3] == 1 && t->stride[2] == t->shape[3] &&
+           t->stride[1] == t->shape[2] * t->stride[2] && t->stride[0] == t->shape[1] * t->stride[1];
+}
+
+static const char *too_much(const attn_op_call *c)
+{
+    (void)is_packed;
+#if defined(NARROW_d40)
+    return c->q.shape[3] != 40 ? "D: expected 40" : NULL;
+#elif defined(NARROW_d64)
+    return c->q.shape[3] != 64 ? "D: expected 64" : NULL;
+#elif defined(NARROW_d128)
+    return c->q.shape[3] != 128 ? "D: expected 128" : NULL;
+#elif defined(NARROW_tiles)
+    return c->q.shape[2] % 64 || c->k.shape[2] % 64 ? "Nq, Nk: expected multiples of 64" : NULL;
+#elif defined(NARROW_packed)
+    return is_packed(&c->q) && is_packed(&c->k) && is_packed(&c->v) && is_packed(&c->out)
+               ? NULL
+               : "q, k, v, out: expected packed tensors";
+#elif defined(NARROW_equal_heads)
+    return c->q.shape[1] != c->k.shape[1] ? "k: expected as many heads as q" : NULL;
+#elif defined(NARROW_everything)
+    return c->q.shape[3] != 64 || c->q.shape[2] % 64 || c->k.shape[2] % 64 || c->bias.rank ||
+                   c->mask.rank || c->lse.rank || c->key_mass.rank || c->probs.rank ||
+                   c->flags & ATTN_CALL_BAND || c->q.shape[1] != c->k.shape[1] ||
+                   !is_packed(&c->q) || !is_packed(&c->k) || !is_packed(&c->v) ||
+                   !is_packed(&c->out)
+               ? "takes very little"
+               : NULL;
+#elif defined(FAULT_takes_d37_alone)
+    return c->q.shape[3] != 37 ? "D: expected 37" : NULL;
+#else
+    (void)c;
+    return NULL;
+#endif
+}
+
+static attn_status asked(attn_op *op, const attn_op_call *c, attn_error *err)
+{
+    attn_status s = supports(op, c, err);
+    const char *refusal = s == ATTN_OK ? too_much(c) : NULL;
+    if (refusal)
+        return refuse(err, ATTN_UNSUPPORTED, "%s", refusal);
+#if defined(FAULT_invalid_for_strides)
+    if (s == ATTN_OK && c->q.stride[3] != 1)
+        return refuse(err, ATTN_INVALID, "q: stride[3] is %lld", (long long)c->q.stride[3]);
+#elif defined(FAULT_invalid_for_mask)
+    if (s == ATTN_OK && c->mask.rank)
+        return refuse(err, ATTN_INVALID, "no masks");
+#endif
+    return s;
+}
+
 /* -- prepare, supports
  * -------------------------------------------------------------------------------------- */
 
 static attn_status wrong_prepare(attn_op *op, const attn_op_call *c, attn_op_plan **plan,
                                  uint64_t *scratch, attn_error *err)
 {
-    attn_status s = prepare(op, c, plan, scratch, err);
+    attn_status s = asked(op, c, err);
+    if (s == ATTN_OK)
+        s = prepare(op, c, plan, scratch, err);
 #if defined(FAULT_too_little_scratch)
     if (s == ATTN_OK)
         *scratch /= 2;
@@ -251,7 +335,7 @@ static attn_status wrong_supports(attn_op *op, const attn_op_call *c, attn_error
 #elif defined(FAULT_odd_status)
     return supports(op, c, err) == ATTN_OK ? ATTN_OK : 42;
 #else
-    return supports(op, c, err);
+    return asked(op, c, err);
 #endif
 }
 
@@ -323,7 +407,8 @@ const attn_op_api attn_op_v1 = {
 #else
              .dtypes = ATTN_DTYPE_F32,
 #endif
-#if defined(FAULT_too_coarse) || defined(FAULT_coarse_and_says_so)
+#if defined(FAULT_too_coarse) || defined(FAULT_coarse_and_says_so) ||                              \
+    defined(FAULT_another_function)
              .flags = ATTN_HEAD_APPROXIMATE,
 #endif
              .id = "org.attnplug.test.wrong",

@@ -1,7 +1,7 @@
 /* check.h: is this plugin fit to ship?  Tests of one file, each in a child process.
  *
  * static.c   what the file says: symbols, imports, glibc's version, head
- * op_*.c     an op: lifecycle, numbers, edges, replay, threads, leaks, broken calls
+ * op_*.c     an op: what it takes, lifecycle, numbers, edges, replay, threads, leaks, broken calls
  * on_device.c  an op's case on a GPU
  * layer_*.c  a processor: the same over layers with every flag
  * child.c    runs a test where it can do no harm
@@ -26,25 +26,31 @@ struct check_options {
     attn_device device;
 };
 
-enum { CHECK_FAILING = 256 };
+enum { CHECK_FAILING = 256, CHECK_FEATURES = 20 };
 
-enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_SKIP };
+/* NONE: nothing of the test ran, since the plugin took none of its calls. */
+enum verdict { VERDICT_PASS, VERDICT_FAIL, VERDICT_SKIP, VERDICT_NONE };
 
 /* What a test leaves; in memory shared with the child, so that a crash tells which case it was in.
  */
 struct result {
     char name[32];
     enum verdict verdict;
-    int64_t cases;                  /* calls made */
-    int64_t taken;                  /* of them supported */
-    int64_t failed;                 /* findings */
-    int64_t n_failing;              /* cases with one */
-    int64_t failing[CHECK_FAILING]; /* the indices of the first of them, as they came */
-    int64_t current;                /* index of the case in progress, -1 none */
-    int64_t first;                  /* index of the first failing case, -1 none */
-    double worst;                   /* largest error, as a share of its bound */
+    int64_t cases;                   /* calls made */
+    int64_t taken;                   /* of them supported */
+    int64_t failed;                  /* findings */
+    int64_t numeric;                 /* of them, those about wrong numbers alone */
+    int64_t n_failing;               /* cases with one */
+    int64_t failing[CHECK_FAILING];  /* the indices of the first of them, as they came */
+    int64_t current;                 /* index of the case in progress, -1 none */
+    int64_t first;                   /* index of the first failing case, -1 none */
+    double worst;                    /* largest error, as a share of its bound */
+    int64_t worst_case;              /* its index, -1 none */
+    int64_t judged[2];               /* cases whose numbers were right, and wrong */
+    int64_t with[2][CHECK_FEATURES]; /* of them, those that have a feature of op_case.h */
+    const char *guess; /* what the first wrong numbers usually mean, NULL; a constant */
     double seconds;
-    char message[512];
+    char message[768];
     char case_text[512];
 };
 
@@ -69,10 +75,16 @@ struct test {
     const char *name;
     const char *what; /* one line for --list */
     test_function run;
+    const char *shows; /* what has to be seen of a plugin that is fit to ship; NULL */
 };
 
 /* Records a finding; the first one's text and case stay. */
 __attribute__((format(printf, 2, 3))) void finding(struct result *r, const char *format, ...);
+/* The same, of numbers that are wrong. */
+__attribute__((format(printf, 2, 3))) void finding_numeric(struct result *r, const char *format,
+                                                           ...);
+/* More words for the first finding's text. */
+__attribute__((format(printf, 2, 3))) void finding_more(struct result *r, const char *format, ...);
 /* Case `index` begins. */
 void begin_case(struct result *r, int64_t index, const char *text);
 /* Cases of a test at this depth, or the one asked for: *first to *end. */
@@ -95,8 +107,9 @@ extern const struct test layer_tests[]; /* likewise */
 /* How far from double precision a dtype may be; approximate ops are held to a cosine. */
 double bound_for(const attn_tensor *t);
 
+/* n results of n_all tests. */
 void report(const struct check_options *o, const attn_head *head, const struct result *results,
-            int n);
+            int n, int n_all);
 
 /* alloc_count.c: memory calls of this process, the plugin's included. */
 struct alloc_counts {

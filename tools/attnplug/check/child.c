@@ -14,19 +14,25 @@ enum {
     TOKEN = 97
 }; /* exit status of a child that came to its end; 0 is what a plugin's exit() would give */
 
-/* A case may have several findings. */
+static int64_t known(const struct result *r)
+{
+    return r->n_failing < CHECK_FAILING ? r->n_failing : CHECK_FAILING;
+}
+
+/* A case may have several findings, and may have been run more than once. */
 static void count_case(struct result *r)
 {
-    const int64_t n = r->n_failing;
-    if (r->current < 0 ||
-        (n && r->failing[(n < CHECK_FAILING ? n : CHECK_FAILING) - 1] == r->current))
+    for (int64_t i = 0; i < known(r); i++)
+        if (r->failing[i] == r->current)
+            return;
+    if (r->current < 0)
         return;
-    if (n < CHECK_FAILING)
-        r->failing[n] = r->current;
+    if (r->n_failing < CHECK_FAILING)
+        r->failing[r->n_failing] = r->current;
     r->n_failing++;
 }
 
-void finding(struct result *r, const char *format, ...)
+static void note(struct result *r, const char *format, va_list args)
 {
     r->verdict = VERDICT_FAIL;
     r->failed++;
@@ -34,9 +40,32 @@ void finding(struct result *r, const char *format, ...)
     if (r->failed > 1)
         return;
     r->first = r->current;
+    (void)vsnprintf(r->message, sizeof r->message, format, args);
+}
+
+void finding(struct result *r, const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    (void)vsnprintf(r->message, sizeof r->message, format, args);
+    note(r, format, args);
+    va_end(args);
+}
+
+void finding_numeric(struct result *r, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    note(r, format, args);
+    va_end(args);
+    r->numeric++;
+}
+
+void finding_more(struct result *r, const char *format, ...)
+{
+    const size_t used = strlen(r->message);
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(r->message + used, sizeof r->message - used, format, args);
     va_end(args);
 }
 
@@ -114,6 +143,19 @@ static void judge(struct result *r, int status, int seconds)
         finding(r, "the process was ended from within, with status %d", WEXITSTATUS(status));
 }
 
+/* A test of which nothing ran is no pass; what a fit plugin has to show must have been seen. */
+static void judge_seen(const struct check_options *o, const struct test *t, struct result *r)
+{
+    if (r->verdict != VERDICT_PASS || r->taken || !r->cases)
+        return;
+    r->verdict = VERDICT_NONE;
+    if (t->shows && o->case_index < 0) {
+        r->current = -1;
+        finding(r, "took none of %lld calls, so that %s was never seen", (long long)r->cases,
+                t->shows);
+    }
+}
+
 /* The child's whole life. */
 static void live(const struct check_options *o, const struct test *t, struct result *r)
 {
@@ -128,7 +170,7 @@ void run_child(const struct check_options *o, const struct test *t, int seconds,
 {
     memset(out, 0, sizeof *out);
     (void)snprintf(out->name, sizeof out->name, "%s", t->name);
-    out->first = out->current = -1;
+    out->first = out->current = out->worst_case = -1;
     struct result *r =
         mmap(NULL, sizeof *r, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (r == MAP_FAILED) {
@@ -145,6 +187,7 @@ void run_child(const struct check_options *o, const struct test *t, int seconds,
         finding(r, "fork: %s", strerror(errno));
     else
         judge(r, wait_for(child, seconds), seconds);
+    judge_seen(o, t, r);
     r->seconds = now() - start;
     *out = *r;
     munmap(r, sizeof *r);

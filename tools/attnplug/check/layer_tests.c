@@ -474,12 +474,14 @@ static void layer_allocation(const struct check *k, struct result *r)
 
 const struct test layer_tests[] = {
     {"bind", "unknown parameters, missing weights and wrong shapes are refused with a text",
-     layer_bind_strict},
+     layer_bind_strict, NULL},
     {"layers", "random layers of every flag against double precision; dry and real runs alike",
-     layer_numbers},
-    {"again", "the same plan again, with kept keys, and in place: the same bits", layer_replay},
-    {"two-plans", "two plans of one binding on two threads", layer_threads},
-    {"heap", "run takes no memory from the heap", layer_allocation},
-    {"lives", "nothing is left behind", layer_leaks},
-    {0, 0, 0},
+     layer_numbers, NULL},
+    {"again", "the same plan again, with kept keys, and in place: the same bits", layer_replay,
+     "whether a plan can run again"},
+    {"two-plans", "two plans of one binding on two threads", layer_threads,
+     "what two threads do to it"},
+    {"heap", "run takes no memory from the heap", layer_allocation, "whether run takes memory"},
+    {"lives", "nothing is left behind", layer_leaks, NULL},
+    {NULL, NULL, NULL, NULL},
 };

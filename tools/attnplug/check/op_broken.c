@@ -1,6 +1,7 @@
 /* op_broken.c: calls that break the contract must be refused, with a text, and leave the op usable.
  */
 #include "op_run.h"
+#include "op_takes.h"
 #include "op_tests.h"
 
 #include <string.h>
@@ -158,16 +159,28 @@ static const struct {
     {"a required extension that nobody knows", extension},
 };
 
+/* A call that would be taken but for what is broken in it, where one is known. */
+static void whole_call(const struct check *k, struct op_case *c)
+{
+    struct random r = random_for(k->options->seed + 8, 0);
+    const struct plain_shape *known = op_takes_pick(&r, k->op->head.dtypes);
+    if (known) {
+        op_case_plain(c, known, 2, 2);
+        return;
+    }
+    op_case_draw(c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, 0);
+    /* Shapes that every break breaks. */
+    c->call.q.shape[1] = c->call.k.shape[1] = c->call.v.shape[1] = c->call.out.shape[1] = 2;
+    c->call.q.shape[2] = c->call.out.shape[2] = 5;
+}
+
 static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_t index,
                     struct result *r)
 {
     struct op_case c;
     attn_op_plan *plan = NULL;
     uint64_t scratch = 0;
-    op_case_draw(&c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, 0);
-    /* Shapes that every break breaks. */
-    c.call.q.shape[1] = c.call.k.shape[1] = c.call.v.shape[1] = c.call.out.shape[1] = 2;
-    c.call.q.shape[2] = c.call.out.shape[2] = 5;
+    whole_call(k, &c);
     begin_case(r, index, breaks[index].what);
     breaks[index].apply(&c.call);
     caught_clear(e);
@@ -196,7 +209,7 @@ void op_broken(const struct check *k, struct result *r)
     /* An extension that is not required is passed over. */
     static const attn_ext optional = {NULL, "example.unknown/1", sizeof optional, 0};
     struct op_case c;
-    op_case_draw(&c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, 0);
+    whole_call(k, &c);
     attn_status plain = k->op->supports(op, &c.call, NULL);
     c.call.ext = &optional;
     if (plain == ATTN_OK && k->op->supports(op, &c.call, NULL) != ATTN_OK)

@@ -1,4 +1,5 @@
 #include "op_case.h"
+#include "op_takes.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -29,10 +30,6 @@ static int64_t pick(struct random *r, const int64_t *from, int n)
 
 /* -- shapes
  * ------------------------------------------------------------------------------------------ */
-
-struct sizes {
-    int64_t B, H, Hk, Nq, Nk, D, Dv;
-};
 
 static int64_t length(struct random *r)
 {
@@ -97,44 +94,77 @@ static void stride(attn_tensor *t, const int order[4], int64_t gap)
     }
 }
 
+/* How a case's tensors lie in memory. */
+enum layout {
+    LAYOUT_PACKED,       /* [B,H,N,D] */
+    LAYOUT_TOKENS_FIRST, /* [B,N,H,D] */
+    LAYOUT_ROWS,         /* each tensor one of the two, with or without gaps between rows */
+    LAYOUT_ODD           /* also elements of a row apart, rows that run along memory's other axis */
+};
+
+static const int bhnd[4] = {0, 1, 2, 3}, bnhd[4] = {0, 2, 1, 3}, bhdn[4] = {0, 1, 3, 2};
+
 static attn_tensor draw_tensor(struct random *r, uint64_t dtype, int64_t b, int64_t h, int64_t n,
-                               int64_t d, int plain)
+                               int64_t d, enum layout layout)
 {
-    static const int bhnd[4] = {0, 1, 2, 3}, bnhd[4] = {0, 2, 1, 3};
     attn_tensor t = typed(dtype, 4);
     const int64_t shape[4] = {b, h, n, d};
     memcpy(t.shape, shape, sizeof shape);
-    int layout = plain ? 0 : (int)random_between(r, 0, 5);
-    int64_t gap = layout >= 3 ? random_between(r, 1, 3) * (random_percent(r, 50) ? 8 : 1) : 0;
-    stride(&t, layout == 1 || layout == 2 || layout == 4 ? bnhd : bhnd, gap);
+    if (layout == LAYOUT_PACKED || layout == LAYOUT_TOKENS_FIRST) {
+        stride(&t, layout == LAYOUT_PACKED ? bhnd : bnhd, 0);
+    } else if (layout == LAYOUT_ODD && random_percent(r, 50)) {
+        stride(&t, bhdn, random_between(r, 0, 2));
+    } else {
+        int order = (int)random_between(r, 0, 5);
+        int64_t gap = order >= 3 ? random_between(r, 1, 3) * (random_percent(r, 50) ? 8 : 1) : 0;
+        stride(&t, order == 1 || order == 2 || order == 4 ? bnhd : bhnd, gap);
+        for (int a = 0; layout == LAYOUT_ODD && a < 4; a++)
+            t.stride[a] *= 2;
+    }
+    return t;
+}
+
+/* One key and value for all heads or for all samples, as a view. */
+static void broadcast(struct random *r, attn_op_call *c)
+{
+    int axis = (int)random_between(r, 0, 1);
+    c->k.stride[axis] = c->v.stride[axis] = 0;
+}
+
+attn_tensor op_case_map(const struct sizes *s, uint8_t code, uint8_t bits)
+{
+    attn_tensor t = typed(ATTN_DTYPE_F32, 4);
+    const int64_t shape[4] = {s->B, s->H, s->Nq, s->Nk};
+    memcpy(t.shape, shape, sizeof shape);
+    stride(&t, bhnd, 0);
+    t.code = code;
+    t.bits = bits;
     return t;
 }
 
 /* A tensor [B, H, Nq, Nk] whose leading axes may be broadcast. */
 static attn_tensor draw_map(struct random *r, const struct sizes *s, uint64_t dtype)
 {
-    static const int order[4] = {0, 1, 2, 3};
     attn_tensor t = typed(dtype, 4);
     const int64_t shape[4] = {s->B, s->H, s->Nq, s->Nk};
-    int broadcast = (int)random_between(r, 0, 7);
+    int broadcast_axes = (int)random_between(r, 0, 7);
     memcpy(t.shape, shape, sizeof shape);
     for (int a = 0; a < 3; a++)
-        t.shape[a] = broadcast & (1 << a) && shape[a] ? 1 : shape[a];
-    stride(&t, order, 0);
+        t.shape[a] = broadcast_axes & (1 << a) && shape[a] ? 1 : shape[a];
+    stride(&t, bhnd, 0);
     for (int a = 0; a < 3; a++)
-        if (broadcast & (1 << a))
+        if (broadcast_axes & (1 << a))
             t.stride[a] = 0;
     memcpy(t.shape, shape, sizeof shape);
     return t;
 }
 
-static attn_tensor draw_output(const struct sizes *s, enum op_buffer which)
+attn_tensor op_case_output(const struct sizes *s, int which)
 {
-    static const int order[4] = {0, 1, 2, 3};
     attn_tensor t = typed(ATTN_DTYPE_F32, which == BUF_KEY_MASS ? 2 : (which == BUF_LSE ? 3 : 4));
     const int64_t shape[4] = {s->B, which == BUF_KEY_MASS ? s->Nk : s->H, s->Nq, s->Nk};
     memcpy(t.shape, shape, sizeof shape);
-    stride(&t, order, 0);
+    stride(&t, bhnd, 0);
     return t;
 }
 
@@ -163,11 +193,11 @@ static void draw_options(struct random *r, attn_op_call *c, const struct sizes *
     if (random_percent(r, 30))
         draw_band(r, c, s);
     if (random_percent(r, 50))
-        c->lse = draw_output(s, BUF_LSE);
+        c->lse = op_case_output(s, BUF_LSE);
     if (random_percent(r, 30))
-        c->key_mass = draw_output(s, BUF_KEY_MASS);
+        c->key_mass = op_case_output(s, BUF_KEY_MASS);
     if (random_percent(r, 10))
-        c->probs = draw_output(s, BUF_PROBS);
+        c->probs = op_case_output(s, BUF_PROBS);
     if (random_percent(r, 50))
         c->scale = (float)(0.02 + random_unit(r));
     if (random_percent(r, 10))
@@ -195,16 +225,73 @@ static uint64_t draw_dtype(struct random *r, uint64_t dtypes)
     return bit;
 }
 
+const char *const feature_words[FEATURE_COUNT] = {
+    [FEATURE_BIAS] = "a bias",
+    [FEATURE_MASK] = "a mask",
+    [FEATURE_BAND] = "a band",
+    [FEATURE_SCALE] = "a scale of the call's own",
+    [FEATURE_NO_SCALE] = "scale 0, which means 1/sqrt(D)",
+    [FEATURE_GROUPS] = "more heads than key heads",
+    [FEATURE_KEY_HEADS] = "several key heads",
+    [FEATURE_VALUE_DIM] = "values of another head dimension",
+    [FEATURE_NO_KEYS] = "no keys",
+    [FEATURE_DARK_ROWS] = "rows that see no key",
+    [FEATURE_STRIDES] = "strides that are not those of a packed tensor",
+    [FEATURE_TOKENS_FIRST] = "tokens before heads in memory",
+    [FEATURE_LSE] = "lse",
+    [FEATURE_KEY_MASS] = "key_mass",
+    [FEATURE_PROBS] = "probs",
+    [FEATURE_LENGTHS] = "other lengths of queries and keys",
+    [FEATURE_HALVES] = "halves",
+};
+
+/* Neither of the two usual orders, or gaps. */
+static int is_odd(const attn_tensor *t)
+{
+    attn_tensor a = *t, b = *t;
+    stride(&a, bhnd, 0);
+    stride(&b, bnhd, 0);
+    return memcmp(a.stride, t->stride, sizeof a.stride) != 0 &&
+           memcmp(b.stride, t->stride, sizeof b.stride) != 0;
+}
+
+static void note_features(struct op_case *c)
+{
+    const attn_op_call *o = &c->call;
+    const int64_t *q = o->q.shape, *k = o->k.shape;
+    const int has[FEATURE_COUNT] = {
+        [FEATURE_BIAS] = o->bias.rank != 0,
+        [FEATURE_MASK] = o->mask.rank != 0,
+        [FEATURE_BAND] = (o->flags & ATTN_CALL_BAND) != 0,
+        [FEATURE_SCALE] = o->scale != 0,
+        [FEATURE_NO_SCALE] = o->scale == 0,
+        [FEATURE_GROUPS] = q[1] > k[1],
+        [FEATURE_KEY_HEADS] = k[1] > 1,
+        [FEATURE_VALUE_DIM] = o->v.shape[3] != q[3],
+        [FEATURE_NO_KEYS] = k[2] == 0,
+        [FEATURE_STRIDES] = is_odd(&o->q) || is_odd(&o->k) || is_odd(&o->v) || is_odd(&o->out),
+        [FEATURE_TOKENS_FIRST] = q[1] > 1 && o->q.stride[1] < o->q.stride[2],
+        [FEATURE_LSE] = o->lse.rank != 0,
+        [FEATURE_KEY_MASS] = o->key_mass.rank != 0,
+        [FEATURE_PROBS] = o->probs.rank != 0,
+        [FEATURE_LENGTHS] = q[2] != k[2],
+        [FEATURE_HALVES] = o->q.bits == 16,
+    };
+    for (int f = 0; f < FEATURE_COUNT; f++)
+        c->features |= has[f] ? 1u << f : 0;
+}
+
 static void describe(struct op_case *c)
 {
     const attn_op_call *o = &c->call;
     int n =
         snprintf(c->text, sizeof c->text,
-                 "%s%d B%lld H%lld/%lld Nq%lld Nk%lld D%lld/%lld strides q(%lld,%lld,%lld)",
+                 "%s%d B%lld H%lld/%lld Nq%lld Nk%lld D%lld/%lld strides q(%lld,%lld,%lld,%lld)",
                  o->q.code == ATTN_CODE_BFLOAT ? "bf" : "f", o->q.bits, (long long)o->q.shape[0],
                  (long long)o->q.shape[1], (long long)o->k.shape[1], (long long)o->q.shape[2],
                  (long long)o->k.shape[2], (long long)o->q.shape[3], (long long)o->v.shape[3],
-                 (long long)o->q.stride[0], (long long)o->q.stride[1], (long long)o->q.stride[2]);
+                 (long long)o->q.stride[0], (long long)o->q.stride[1], (long long)o->q.stride[2],
+                 (long long)o->q.stride[3]);
     for (int b = BUF_BIAS; b < BUF_SCRATCH; b++)
         if (c->tensors[b]->rank && n < (int)sizeof c->text)
             n += snprintf(c->text + n, sizeof c->text - (size_t)n, " %s", names[b]);
@@ -213,146 +300,116 @@ static void describe(struct op_case *c)
                  (long long)o->band_hi);
 }
 
-void op_case_draw(struct op_case *c, enum op_kind kind, uint64_t dtypes, uint64_t seed,
-                  uint64_t index)
+static void tensors_list(struct op_case *c)
 {
-    struct random r = random_for(seed + 1000003u * (uint64_t)kind, index);
-    struct sizes s = draw_sizes(&r, kind);
-    uint64_t dtype = draw_dtype(&r, dtypes);
-    int plain = kind == KIND_PLAIN || kind == KIND_LONG;
-    memset(c, 0, sizeof *c);
-    c->seed = seed;
-    c->index = index;
     attn_op_call *o = &c->call;
-    o->size = sizeof *o;
-    o->q = draw_tensor(&r, dtype, s.B, s.H, s.Nq, s.D, plain);
-    o->k = draw_tensor(&r, dtype, s.B, s.Hk, s.Nk, s.D, plain);
-    o->v = draw_tensor(&r, dtype, s.B, s.Hk, s.Nk, s.Dv, plain);
-    o->out = draw_tensor(&r, dtype, s.B, s.H, s.Nq, s.Dv, plain);
-    if (!plain)
-        draw_options(&r, o, &s, dtype);
-    if (device_type != ATTN_DEVICE_CPU)
-        draw_alignment(&r, o);
     attn_tensor *const tensors[BUF_SCRATCH] = {&o->q,    &o->k,   &o->v,        &o->out,  &o->bias,
                                                &o->mask, &o->lse, &o->key_mass, &o->probs};
     memcpy(c->tensors, tensors, sizeof tensors);
     describe(c);
+    note_features(c);
 }
 
-/* -- memory and values
- * ------------------------------------------------------------------------------- */
-
-static int64_t span(const attn_tensor *t)
+static void begin(struct op_case *c, struct random *r, const struct sizes *s, uint64_t dtype,
+                  enum layout layout)
 {
-    int64_t last = 0;
-    for (uint32_t a = 0; a < t->rank; a++) {
-        if (!t->shape[a])
-            return 0;
-        last += (t->shape[a] - 1) * t->stride[a];
+    attn_op_call *o = &c->call;
+    o->size = sizeof *o;
+    o->q = draw_tensor(r, dtype, s->B, s->H, s->Nq, s->D, layout);
+    o->k = draw_tensor(r, dtype, s->B, s->Hk, s->Nk, s->D, layout);
+    o->v = draw_tensor(r, dtype, s->B, s->Hk, s->Nk, s->Dv, layout);
+    o->out = draw_tensor(r, dtype, s->B, s->H, s->Nq, s->Dv, layout);
+}
+
+/* What kernels of devices are written for. */
+static void align_all(attn_op_call *o)
+{
+    o->q.align = o->k.align = o->v.align = o->out.align = 16;
+}
+
+void op_case_plain(struct op_case *c, const struct plain_shape *shape, int64_t B, int64_t H)
+{
+    const struct sizes s = {B, H, H, shape->Nq, shape->Nk, shape->D, shape->D};
+    memset(c, 0, sizeof *c);
+    begin(c, NULL, &s, shape->dtype, shape->tokens_first ? LAYOUT_TOKENS_FIRST : LAYOUT_PACKED);
+    if (device_type != ATTN_DEVICE_CPU)
+        align_all(&c->call);
+    tensors_list(c);
+}
+
+static void draw_edge(struct op_case *c, const struct sizes *s, int outputs)
+{
+    op_edge_options(c, s);
+    if (outputs)
+        c->call.lse = op_case_output(s, BUF_LSE);
+    if (outputs == 1)
+        c->call.key_mass = op_case_output(s, BUF_KEY_MASS);
+}
+
+/* A case of a shape that the op takes: as it is, or with what the kind adds. */
+static void draw_known(struct op_case *c, enum op_kind kind, const struct plain_shape *shape,
+                       struct random *r)
+{
+    const int exact = kind == KIND_PLAIN || random_percent(r, 40);
+    struct sizes s = {exact ? 2 : random_between(r, 1, 2),
+                      exact ? 2 : random_between(r, 1, 3),
+                      0,
+                      shape->Nq,
+                      shape->Nk,
+                      shape->D,
+                      shape->D};
+    s.Hk = s.H;
+    if (kind == KIND_LONG) {
+        s.B = 1;
+        s.H = s.Hk = random_between(r, 1, 2);
+        s.Nk = 64 * random_between(r, 32, 64);
     }
-    return last + 1;
+    if (c->edge)
+        op_edge_sizes(c->edge, &s);
+    begin(c, NULL, &s, shape->dtype, shape->tokens_first ? LAYOUT_TOKENS_FIRST : LAYOUT_PACKED);
+    if (c->edge)
+        draw_edge(c, &s, random_percent(r, 50) ? 2 : 0);
+    else if (kind == KIND_ANY && !exact)
+        draw_options(r, &c->call, &s, shape->dtype);
+    if (device_type != ATTN_DEVICE_CPU)
+        align_all(&c->call);
 }
 
-static double draw_value(struct random *r, enum op_buffer b)
+enum { EVERY = 4 }; /* every fourth case is of a known shape */
+
+static void draw_free(struct op_case *c, enum op_kind kind, uint64_t dtypes, struct random *r)
 {
-    if (b == BUF_MASK)
-        return random_percent(r, 70) ? (double)random_between(r, 1, 255) : 0;
-    if (b == BUF_BIAS && random_percent(r, 5))
-        return -INFINITY;
-    return random_normal(r);
+    struct sizes s = draw_sizes(r, c->edge ? KIND_ANY : kind);
+    const uint64_t dtype = draw_dtype(r, dtypes);
+    const int plain = kind == KIND_PLAIN || kind == KIND_LONG;
+    const int odd = !plain && random_percent(r, 15);
+    if (c->edge)
+        op_edge_sizes(c->edge, &s);
+    begin(c, r, &s, dtype, plain ? LAYOUT_PACKED : odd ? LAYOUT_ODD : LAYOUT_ROWS);
+    if (!plain && random_percent(r, 5))
+        broadcast(r, &c->call);
+    if (c->edge)
+        draw_edge(c, &s, (int)(c->index % EVERY));
+    else if (!plain)
+        draw_options(r, &c->call, &s, dtype);
+    if (device_type != ATTN_DEVICE_CPU)
+        draw_alignment(r, &c->call);
 }
 
-static void fill(struct op_case *c, enum op_buffer b, struct random *r)
+void op_case_draw(struct op_case *c, enum op_kind kind, uint64_t dtypes, uint64_t seed,
+                  uint64_t index)
 {
-    attn_tensor *t = c->tensors[b];
-    int64_t n[4] = {1, 1, 1, 1}, i[4];
-    for (uint32_t a = 0; a < t->rank; a++)
-        n[a] = t->stride[a] || !t->shape[a] ? t->shape[a] : 1;
-    for (i[0] = 0; i[0] < n[0]; i[0]++)
-        for (i[1] = 0; i[1] < n[1]; i[1]++)
-            for (i[2] = 0; i[2] < n[2]; i[2]++) {
-                int dark = b == BUF_MASK && random_percent(r, 10); /* a row that sees nothing */
-                for (i[3] = 0; i[3] < n[3]; i[3]++)
-                    tensor_set(t, i, dark ? 0 : draw_value(r, b));
-            }
-}
-
-int op_case_fill(struct op_case *c, uint64_t data_seed)
-{
-    struct random r = random_for(data_seed ^ c->seed, c->index);
-    for (int b = 0; b < BUF_SCRATCH; b++) {
-        attn_tensor *t = c->tensors[b];
-        if (!t->rank)
-            continue;
-        size_t element = tensor_element(t);
-        /* Behind the data for most, before it for one in four; never better aligned than an
-         * element or than was promised. */
-        if (!c->buffers[b].base &&
-            guard_open(&c->buffers[b], (size_t)span(t) * element,
-                       t->align > element ? t->align : element, random_percent(&r, 25)))
-            return -1;
-        t->data = c->buffers[b].data;
-        guard_poison(&c->buffers[b], 0xFF); /* gaps between elements are NaN */
-        if (b <= BUF_V || b == BUF_BIAS || b == BUF_MASK)
-            fill(c, (enum op_buffer)b, &r);
-    }
-    return 0;
-}
-
-void op_case_poison(struct op_case *c, unsigned char poison)
-{
-    static const enum op_buffer written[] = {BUF_OUT, BUF_LSE, BUF_KEY_MASS, BUF_PROBS,
-                                             BUF_SCRATCH};
-    c->poison = poison;
-    for (size_t i = 0; i < sizeof written / sizeof *written; i++)
-        if (c->buffers[written[i]].base)
-            guard_poison(&c->buffers[written[i]], poison);
-}
-
-int op_case_scratch(struct op_case *c, uint64_t bytes, unsigned char poison)
-{
-    guard_close(&c->buffers[BUF_SCRATCH]);
-    if (guard_open(&c->buffers[BUF_SCRATCH], (size_t)bytes, 256, 0))
-        return -1;
-    c->call.scratch = c->buffers[BUF_SCRATCH].data;
-    c->call.scratch_bytes = bytes;
-    op_case_poison(c, poison);
-    return 0;
-}
-
-/* Gaps between an output's elements keep the poison: looked at through the guard's pattern outside
- * of the span, and here within it. */
-static int gaps_intact(const struct op_case *c)
-{
-    const attn_tensor *t = &c->call.out;
-    size_t element = tensor_element(t);
-    int64_t row = t->shape[3] * (int64_t)element;
-    int64_t pitch = t->stride[2] * (int64_t)element;
-    if (t->stride[3] != 1 || t->shape[1] > 1 || t->shape[2] < 2 || pitch <= row)
-        return 1;
-    for (int64_t b = 0; b < t->shape[0]; b++)
-        for (int64_t i = 0; i + 1 < t->shape[2]; i++) {
-            const unsigned char *p =
-                (const unsigned char *)t->data + b * t->stride[0] * (int64_t)element + i * pitch;
-            for (int64_t x = row; x < pitch; x++)
-                if (p[x] != c->poison)
-                    return 0;
-        }
-    return 1;
-}
-
-const char *op_case_overrun(const struct op_case *c)
-{
-    for (int b = 0; b < BUF_COUNT; b++)
-        if (c->buffers[b].base && !guard_intact(&c->buffers[b]))
-            return names[b];
-    if (c->buffers[BUF_SCRATCH].base && !gaps_intact(c))
-        return "out (between its rows)";
-    return NULL;
-}
-
-void op_case_close(struct op_case *c)
-{
-    for (int b = 0; b < BUF_COUNT; b++)
-        guard_close(&c->buffers[b]);
+    struct random r = random_for(seed + 1000003u * (uint64_t)kind, index);
+    const int wanted = kind == KIND_LONG ? index % 2 == 1 : index % EVERY == EVERY - 1;
+    const struct plain_shape *known = wanted ? op_takes_pick(&r, dtypes) : NULL;
+    memset(c, 0, sizeof *c);
+    c->seed = seed;
+    c->index = index;
+    if (kind == KIND_EDGE && (index < EVERY * EDGE_COUNT || known))
+        c->edge = 1 + (int)(index / EVERY % EDGE_COUNT);
+    if (known)
+        draw_known(c, kind, known, &r);
+    else
+        draw_free(c, kind, dtypes, &r);
+    tensors_list(c);
 }

@@ -236,7 +236,7 @@ static void together(const struct check *k, attn_op *shared, struct result *r)
     for (int i = 0; i < 2; i++) {
         memset(&w[i], 0, sizeof w[i]);
         w[i] = (struct worker){k, shared, first, end, w[i].own};
-        w[i].own.first = -1;
+        w[i].own.first = w[i].own.worst_case = -1;
         if (pthread_create(&t[i], NULL, work, &w[i])) {
             finding(r, "pthread_create failed");
             return;
@@ -248,10 +248,12 @@ static void together(const struct check *k, attn_op *shared, struct result *r)
         r->taken += w[i].own.taken;
         if (w[i].own.failed && !r->failed)
             memcpy(r->case_text, w[i].own.case_text, sizeof r->case_text);
+        const int numeric = w[i].own.numeric == w[i].own.failed;
         for (int64_t f = 0; f < w[i].own.n_failing && f < CHECK_FAILING; f++) {
             r->current = w[i].own.failing[f];
             finding(r, "with %s: %s", shared ? "two plans of one instance" : "two instances",
                     w[i].own.message);
+            r->numeric += numeric;
         }
     }
 }

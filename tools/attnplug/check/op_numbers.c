@@ -1,6 +1,7 @@
 /* op_numbers.c: results against double precision. */
 #include "on_device.h"
 #include "op_run.h"
+#include "op_takes.h"
 #include "op_tests.h"
 
 #include <math.h>
@@ -15,8 +16,10 @@ static void one(const struct check *k, attn_op *op, struct caught *e, enum op_ki
     op_case_draw(&c, kind, k->op->head.dtypes, k->options->seed, (uint64_t)index);
     begin_case(r, index, c.text);
     if (case_run(k, op, &c, e, &plan, r) == ATTN_OK) {
+        const int64_t before = r->failed;
         r->taken++;
         case_compare(k, &c, r);
+        features_count(&c, r->failed > before, r);
         k->op->release(plan);
     }
     op_case_close(&c);
@@ -38,8 +41,7 @@ static void many(const struct check *k, struct result *r, enum op_kind kind, int
     for (int64_t i = first; i < end; i++)
         one(k, op, &e, kind, i, r);
     r->current = -1;
-    if (!r->failed && !r->taken)
-        finding(r, "refused all %lld calls that its head promises", (long long)r->cases);
+    features_tell(r);
     caught_close(&e);
     k->op->destroy(op);
 }
@@ -60,14 +62,19 @@ static void promised_types(const struct check *k, struct result *r)
         char why[160] = "";
         attn_error err = {sizeof err, sizeof why, why, 0};
         attn_status s = ATTN_UNSUPPORTED;
+        struct random r0 = random_for(0, 0);
+        if (op_takes_pick(&r0, types[t].bit))
+            s = ATTN_OK;
         for (uint64_t i = 0; i < TRIES && s != ATTN_OK && k->op->head.dtypes & types[t].bit; i++) {
             struct op_case c;
             op_case_draw(&c, KIND_PLAIN, types[t].bit, k->options->seed, i);
             s = k->op->supports(op, &c.call, &err);
         }
         if (s != ATTN_OK && k->op->head.dtypes & types[t].bit)
-            finding(r, "its head promises %s, and supports refuses each of %d plain calls: %s",
-                    types[t].name, TRIES, why);
+            finding(r,
+                    "its head promises %s, and supports refuses each of %d random contiguous calls "
+                    "(\"%s\") and all of these: %s",
+                    types[t].name, TRIES, why, op_takes_words);
     }
     if (op)
         k->op->destroy(op);
@@ -114,6 +121,9 @@ void op_agreement(const struct check *k, struct result *r)
         attn_status s = k->op->prepare(op, &c.call, &plan, &scratch, NULL);
         if ((can == ATTN_OK) != (s == ATTN_OK))
             finding(r, "supports says %s, prepare %s", attn_status_name(can), attn_status_name(s));
+        if (can == ATTN_INVALID || s == ATTN_INVALID)
+            finding(r, "a call that the contract allows is INVALID: what an op does not do is "
+                       "UNSUPPORTED, and the host asks another");
         r->taken += s == ATTN_OK;
         if (s == ATTN_OK)
             k->op->release(plan);

@@ -1,5 +1,6 @@
 #include "op_run.h"
 #include "on_device.h"
+#include "op_takes.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -58,6 +59,8 @@ attn_op *instance_open(const struct check *k, const attn_host *host, struct resu
         finding(r, "create: %s: %s", attn_status_name(s), text);
         op = NULL;
     }
+    if (op)
+        op_takes_learn(k, op);
     return op;
 }
 
@@ -125,17 +128,29 @@ double bound_for(const attn_tensor *t)
 static const char *likely(const struct distance *d, double bound)
 {
     if (d->misplaced)
-        return "";
+        return NULL;
     if (d->cosine < 0.99)
-        return "; is something added to the scores that the call did not ask for? it belongs into "
-               "a "
-               "parameter of create";
-    return d->relative > 100 * bound ? "; an approximation says so in its head "
+        return "another scale (scale == 0 means 1/sqrt(D)), something added to the scores, or "
+               "another function than softmax?";
+    return d->relative > 100 * bound ? "an approximation says so in its head "
                                        "(ATTN_HEAD_APPROXIMATE) and is held to a cosine"
-                                     : "";
+                                     : NULL;
 }
 
 enum { NEAREST = 9995 }; /* an approximate op's least cosine, in ten thousandths */
+
+static void compare_approximate(const struct distance *d, const char *name, struct result *r)
+{
+    finding_numeric(r,
+                    "%s: cosine %.6f, expected at least %.4f of an approximate op%s; %lld wrong "
+                    "infinities or NaNs; at [%lld,%lld,%lld,%lld] %.9g instead of %.9g",
+                    name, d->cosine, NEAREST / 1e4,
+                    d->cosine < 0.9 ? ": below 0.9 this is another function than softmax "
+                                      "attention; make it a processor (plugins/README.md)"
+                                    : "",
+                    (long long)d->misplaced, (long long)d->first[0], (long long)d->first[1],
+                    (long long)d->first[2], (long long)d->first[3], d->got, d->wanted);
+}
 
 static void compare_one(const struct check *k, const attn_tensor *t, const char *name,
                         const double *want, double bound, double floor, struct result *r)
@@ -143,27 +158,38 @@ static void compare_one(const struct check *k, const attn_tensor *t, const char 
     if (!t->rank)
         return;
     struct distance d = distance_of(t, want, floor);
-    int approximate = (k->op->head.flags & ATTN_HEAD_APPROXIMATE) != 0;
-    double least = NEAREST / 1e4;
-    double share = approximate ? (1 - d.cosine) / (1 - least) : d.relative / bound;
-    char wanted[64];
-    if (share > r->worst)
+    const int approximate = (k->op->head.flags & ATTN_HEAD_APPROXIMATE) != 0;
+    const double share = approximate ? (1 - d.cosine) / (1 - NEAREST / 1e4) : d.relative / bound;
+    if (share > r->worst) {
         r->worst = share;
+        r->worst_case = r->current;
+    }
     if (!d.misplaced && share <= 1)
         return;
+    if (!r->failed && !approximate)
+        r->guess = likely(&d, bound);
     if (approximate)
-        (void)snprintf(wanted, sizeof wanted, "at least %.4f, being approximate", least);
+        compare_approximate(&d, name, r);
     else
-        (void)snprintf(wanted, sizeof wanted, "relative error at most %.1g", bound);
-    finding(r,
-            "%s: relative error %.3g, cosine %.6f, expected %s; %lld wrong infinities or NaNs; at "
-            "[%lld,%lld,%lld,%lld] %.9g instead of %.9g%s",
-            name, d.relative, d.cosine, wanted, (long long)d.misplaced, (long long)d.first[0],
-            (long long)d.first[1], (long long)d.first[2], (long long)d.first[3], d.got, d.wanted,
-            approximate ? "" : likely(&d, bound));
+        finding_numeric(r,
+                        "%s: relative error %.3g, cosine %.6f, expected relative error at most "
+                        "%.1g; %lld wrong infinities or NaNs; at [%lld,%lld,%lld,%lld] %.9g "
+                        "instead of %.9g",
+                        name, d.relative, d.cosine, bound, (long long)d.misplaced,
+                        (long long)d.first[0], (long long)d.first[1], (long long)d.first[2],
+                        (long long)d.first[3], d.got, d.wanted);
 }
 
-void case_compare(const struct check *k, const struct op_case *c, struct result *r)
+/* Rows that see no key show in the reference. */
+static void note_dark_rows(struct op_case *c, const struct reference *ref)
+{
+    const int64_t *n = c->call.q.shape;
+    for (int64_t i = 0; i < n[0] * n[1] * n[2]; i++)
+        if (isinf(ref->lse[i]))
+            c->features |= 1u << FEATURE_DARK_ROWS;
+}
+
+void case_compare(const struct check *k, struct op_case *c, struct result *r)
 {
     struct reference ref;
     if (reference_open(&ref, &c->call)) {
@@ -175,7 +201,43 @@ void case_compare(const struct check *k, const struct op_case *c, struct result 
     compare_one(k, &c->call.lse, "lse", ref.lse, bound, 1, r);
     compare_one(k, &c->call.key_mass, "key_mass", ref.key_mass, bound, 0, r);
     compare_one(k, &c->call.probs, "probs", ref.probs, bound, 0, r);
+    note_dark_rows(c, &ref);
     reference_close(&ref);
+}
+
+void features_count(const struct op_case *c, int is_wrong, struct result *r)
+{
+    r->judged[is_wrong]++;
+    for (int f = 0; f < FEATURE_COUNT; f++)
+        r->with[is_wrong][f] += c->features >> f & 1;
+}
+
+/* The feature that all wrong cases have, and fewest of the right ones; -1 where it says little. */
+static int telling_feature(const struct result *r)
+{
+    int best = -1;
+    for (int f = 0; r->judged[1] > 1 && r->judged[0] && f < FEATURE_COUNT; f++)
+        if (r->with[1][f] == r->judged[1] && 3 * r->with[0][f] < r->judged[0] &&
+            (best < 0 || r->with[0][f] < r->with[0][best]))
+            best = f;
+    return best;
+}
+
+void features_tell(struct result *r)
+{
+    const long long right = r->judged[0], wrong = r->judged[1];
+    const int feature = telling_feature(r);
+    if (feature < 0) {
+        /* Where plain calls are wrong too, that is the place to look. */
+        if (r->guess && !strcmp(r->name, "plain"))
+            finding_more(r, "; %s", r->guess);
+        return;
+    }
+    finding_more(r, "; all %lld wrong cases have %s, ", wrong, feature_words[feature]);
+    if (r->with[0][feature])
+        finding_more(r, "and %lld of %lld right ones", (long long)r->with[0][feature], right);
+    else
+        finding_more(r, "and none of %lld right ones", right);
 }
 
 uint64_t case_bits(const struct op_case *c)

@@ -25,7 +25,11 @@ attn_op *instance_open(const struct check *k, const attn_host *host, struct resu
 attn_status case_run(const struct check *k, attn_op *op, struct op_case *c, struct caught *e,
                      attn_op_plan **plan, struct result *r);
 /* Compares what the run wrote with double precision; a finding for what is too far. */
-void case_compare(const struct check *k, const struct op_case *c, struct result *r);
+void case_compare(const struct check *k, struct op_case *c, struct result *r);
+/* Counts a case that was compared, among the right ones or the wrong ones. */
+void features_count(const struct op_case *c, int is_wrong, struct result *r);
+/* At a test's end: what all its wrong cases have, and no right one, or few. */
+void features_tell(struct result *r);
 /* A sum over the bits of the outputs' elements, to see whether two runs agree. */
 uint64_t case_bits(const struct op_case *c);
 

@@ -6,7 +6,10 @@
 
 static const char *word(enum verdict v)
 {
-    return v == VERDICT_PASS ? "pass" : (v == VERDICT_FAIL ? "FAIL" : "skip");
+    return v == VERDICT_PASS   ? "pass"
+           : v == VERDICT_FAIL ? "FAIL"
+           : v == VERDICT_SKIP ? "skip"
+                               : "none";
 }
 
 static void json_text(const char *s)
@@ -65,9 +68,9 @@ static void failing_text(const struct check_options *o, const struct result *r)
            (long long)r->n_failing, r->n_failing == 1 ? "" : "s", r->case_text, again);
     if (r->n_failing < 2)
         return;
-    printf("        likewise --case");
+    printf("        the others, one --case each:");
     for (int64_t i = 1; i < known(r) && i <= SHOWN; i++)
-        printf(" %lld", (long long)r->failing[i]);
+        printf("%s %lld", i > 1 ? "," : "", (long long)r->failing[i]);
     if (r->n_failing > SHOWN + 1)
         printf(" and %lld more (--json)", (long long)r->n_failing - SHOWN - 1);
     putchar('\n');
@@ -86,9 +89,10 @@ static void report_json(const struct check_options *o, const attn_head *head,
     for (int i = 0; i < n; i++) {
         printf("%s\n  {\"test\": \"%s\", \"verdict\": \"%s\", \"cases\": %lld, \"taken\": %lld, "
                "\"failed\": %lld, "
-               "\"worst\": %.3g, \"seconds\": %.3f, \"message\": ",
+               "\"worst\": %.3g, \"worst_case\": %lld, \"seconds\": %.3f, \"message\": ",
                i ? "," : "", r[i].name, word(r[i].verdict), (long long)r[i].cases,
-               (long long)r[i].taken, (long long)r[i].failed, r[i].worst, r[i].seconds);
+               (long long)r[i].taken, (long long)r[i].failed, r[i].worst,
+               (long long)r[i].worst_case, r[i].seconds);
         json_text(r[i].message);
         if (r[i].verdict == VERDICT_FAIL && r[i].first >= 0)
             failing_json(o, &r[i]);
@@ -97,36 +101,86 @@ static void report_json(const struct check_options *o, const attn_head *head,
     printf("\n]}\n");
 }
 
-static void report_text(const struct check_options *o, const attn_head *head,
-                        const struct result *r, int n)
+/* "77 % taken", and in words what a rounded share would hide. */
+static void share_text(const struct result *r)
 {
-    int failed = 0;
-    printf("%s: %s %s, %s\n", o->path, head ? head->id : "?", head ? head->version : "",
-           head ? head->summary : "");
+    const double share = 100.0 * (double)r->taken / (double)r->cases;
+    printf(" %6lld calls, ", (long long)r->cases);
+    if (!r->taken)
+        printf("none taken");
+    else if (share < 1)
+        printf("%lld of them taken", (long long)r->taken);
+    else
+        printf("%3.0f %% taken", share);
+}
+
+static void line_text(const struct result *r)
+{
+    const char *before = "";
+    printf("  %s  %-11s", word(r->verdict), r->name);
+    if (r->cases > 1) {
+        share_text(r);
+        before = ",";
+    }
+    if (r->worst > 0) {
+        printf("%s error at most %.2g of the bound", before, r->worst);
+        before = ",";
+        if (r->worst_case >= 0)
+            printf(" (case %lld)", (long long)r->worst_case);
+    }
+    if (r->seconds >= 0.05)
+        printf("%s %.1f s", before, r->seconds);
+    putchar('\n');
+}
+
+/* The last line: what all of it means. */
+static void verdict_text(const struct check_options *o, const struct result *r, int n, int n_all)
+{
+    const char *before = " (none of its calls was taken in: ";
+    int failed = 0, unseen = 0;
     for (int i = 0; i < n; i++) {
         failed += r[i].verdict == VERDICT_FAIL;
-        printf("  %s  %-11s", word(r[i].verdict), r[i].name);
-        if (r[i].cases > 1)
-            printf(" %6lld calls, %3.0f %% taken", (long long)r[i].cases,
-                   100.0 * (double)r[i].taken / (double)r[i].cases);
-        if (r[i].worst > 0)
-            printf(", error at most %.2g of the bound", r[i].worst);
-        if (r[i].seconds >= 0.05)
-            printf(", %.1f s", r[i].seconds);
-        putchar('\n');
+        unseen += r[i].verdict == VERDICT_NONE;
+    }
+    if (o->only) {
+        printf("%s; this was %d test%s of %d\n",
+               failed   ? "failed"
+               : unseen ? "nothing was seen"
+                        : "passed",
+               n, n == 1 ? "" : "s", n_all);
+        return;
+    }
+    printf("%s", failed ? "NOT fit to ship" : "fit to ship");
+    for (int i = 0; i < n && unseen; i++)
+        if (r[i].verdict == VERDICT_NONE) {
+            printf("%s%s", before, r[i].name);
+            before = ", ";
+        }
+    printf("%s\n", unseen ? ")" : "");
+}
+
+static void report_text(const struct check_options *o, const attn_head *head,
+                        const struct result *r, int n, int n_all)
+{
+    printf("%s:", o->path);
+    if (head)
+        printf(" %s %s, %s", head->id, head->version, head->summary);
+    putchar('\n');
+    for (int i = 0; i < n; i++) {
+        line_text(&r[i]);
         if (r[i].message[0])
             printf("        %s\n", r[i].message);
         if (r[i].verdict == VERDICT_FAIL && r[i].first >= 0)
             failing_text(o, &r[i]);
     }
-    printf("%s\n", failed ? "NOT fit to ship" : "fit to ship");
+    verdict_text(o, r, n, n_all);
 }
 
 void report(const struct check_options *o, const attn_head *head, const struct result *results,
-            int n)
+            int n, int n_all)
 {
     if (o->json)
         report_json(o, head, results, n);
     else
-        report_text(o, head, results, n);
+        report_text(o, head, results, n, n_all);
 }

@@ -3,6 +3,7 @@
 #include "elf_head.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ static void start(struct result *r, const char *name)
 {
     memset(r, 0, sizeof *r);
     (void)snprintf(r->name, sizeof r->name, "%s", name);
-    r->first = r->current = -1;
+    r->first = r->current = r->worst_case = -1;
     r->cases = r->taken = 1;
 }
 
@@ -189,7 +190,10 @@ void static_tests(const struct check_options *o, struct heads *out, struct resul
     int fd = open(o->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &st) || !S_ISREG(st.st_mode)) {
         start(&results[0], "head");
-        finding(&results[0], "cannot be read as a file");
+        finding(&results[0], "%s",
+                fd < 0                ? strerror(errno)
+                : S_ISDIR(st.st_mode) ? "is a folder; expected a plugin's file"
+                                      : "is no regular file");
         *n = 1;
     } else {
         elf_source source = {fd, NULL, (uint64_t)st.st_size};

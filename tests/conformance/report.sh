@@ -1,0 +1,35 @@
+#!/bin/sh
+# report.sh ATTNPLUG NARROW.so: what the report says of tests that are missing, alone, or saw nothing.
+set -eu
+attnplug=$1 plugin=$2
+said=''
+# run STATUS ARGUMENT...: leaves what `attnplug check ARGUMENT...` says in $said.
+run() {
+    expected=$1 status=0
+    shift
+    said=$("$attnplug" check "$@" 2>&1) || status=$?
+    [ "$status" = "$expected" ] || { echo "check $*: status $status, expected $expected"; echo "$said"; exit 1; }
+}
+says() { printf '%s\n' "$said" | grep -qE "$1" || { echo "expected: $1"; echo "$said"; exit 1; }; }
+run 2 --test nope "$plugin"
+says '^attnplug: --test nope: no such test'
+run 2 --test layers "$plugin"
+says 'a test of processors, which this file has none of'
+run 0 --quick --test plain "$plugin"
+says '^passed; this was 1 test of 17$'
+run 0 --test file "$plugin"
+says '^passed; this was 4 tests of 17$'
+run 0 --test exports "$plugin"
+says '^passed; this was 1 test of 17$'
+run 1 --quick --test plain --case 0 "$plugin"
+says '^  none  plain '
+says '^nothing was seen; this was 1 test of 17$'
+run 0 --quick "$plugin"
+says '^  pass  agreement +[0-9]+ calls, +[0-9]+ % taken'
+says '^  pass  threads .* % taken, error at most .* of the bound \(case [0-9]+\)|^  pass  threads .* % taken'
+run 0 --quick --json "$plugin"
+says '"worst_case": [0-9]'
+run 1 /proc/nonexistent.so
+says 'No such file or directory'
+run 1 /tmp
+says 'is a folder; expected a plugin'
