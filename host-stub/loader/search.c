@@ -68,6 +68,29 @@ static attn_status add_given(search_order *order, const char *path, attn_error *
     return place_add(order, is_file && path[0] == '/' ? path : real, is_file, err);
 }
 
+/* Why nothing will come of a folder that somebody meant; NULL: something will. */
+static const char *folder_fault(const char *path)
+{
+    text_list names = {0};
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return errno == ENOENT ? "is not there" : strerror(errno);
+    }
+    const bool is_empty = search_folder(path, &names, NULL) == ATTN_OK && !names.n;
+    text_list_free(&names);
+    return is_empty ? "has no *.so (folders in it are not searched)" : NULL;
+}
+
+static attn_status note_fault(search_order *order, const char *path, attn_error *err)
+{
+    char line[PATH_MAX + 96];
+    const char *fault = folder_fault(path);
+    (void)snprintf(line, sizeof line, "ATTNPLUG_PATH: %s %s", path, fault ? fault : "");
+    return !fault || text_list_add(&order->skipped, line)
+               ? ATTN_OK
+               : attn_fail(err, ATTN_NOMEM, "no memory for the search order");
+}
+
 static attn_status add_environment(search_order *order, attn_error *err)
 {
     const char *value = secure_getenv("ATTNPLUG_PATH");
@@ -86,6 +109,7 @@ static attn_status add_environment(search_order *order, attn_error *err)
             memcpy(path, value, n);
             path[n] = 0;
             status = place_add(order, path, false, err);
+            status = status == ATTN_OK ? note_fault(order, path, err) : status;
         }
         value += n + (value[n] == ':');
     }

@@ -24,7 +24,7 @@ typedef struct {
 typedef struct {
     search_place *places;
     size_t n;
-    text_list skipped; /* one line for each entry of ATTNPLUG_PATH that was not taken */
+    text_list skipped; /* one line for each entry of ATTNPLUG_PATH that nothing comes of */
 } search_order;
 
 /* Given paths; ATTNPLUG_PATH; the user's folder; the installed one beside the library.  A process

@@ -20,6 +20,7 @@
 #include "safetensors.h"
 
 static const char *tool, *golden;
+static char *no_lse; /* an op's file */
 static char out[1 << 20], err[1 << 16];
 
 static void read_all(const char *path, char *text, size_t capacity)
@@ -312,6 +313,41 @@ static void test_attend_errors(void **state)
     assert_int_not_equal(access("/tmp/x", F_OK), 0);
 }
 
+/* An op without lse, named by its file, its id, and its id's last part. */
+static void test_attend_less(void **state)
+{
+    static const char *const names[] = {"org.attnplug.test.wrong", "wrong", NULL};
+    (void)state;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        expect(run("attend --plugin-path %s --op %s --in %s/ops/attend_basic.safetensors --out "
+                   "/tmp/attnplug-cli-%d.st",
+                   no_lse, names[i] ? names[i] : no_lse, golden, getpid()),
+               0, "", "attnplug: note: written without lse, which the op refuses: ");
+        assert_null(strstr(err, "without key_mass"));
+        char path[64];
+        safetensors *got = NULL;
+        (void)snprintf(path, sizeof path, "/tmp/attnplug-cli-%d.st", getpid());
+        assert_int_equal(safetensors_open(path, &got, NULL), ATTN_OK);
+        assert_non_null(safetensors_find(got, "key_mass"));
+        assert_null(safetensors_find(got, "lse"));
+        safetensors_close(got);
+        unlink(path);
+    }
+}
+
+/* Folders that somebody meant, and nothing comes of. */
+static void test_folders(void **state)
+{
+    (void)state;
+    setenv("ATTNPLUG_PATH", "/proc/nonexistent:/proc/self/fdinfo", 1);
+    expect(run("list"), 0, "org.attnplug.math", "ATTNPLUG_PATH: /proc/nonexistent is not there");
+    expect(0, 0, "", "ATTNPLUG_PATH: /proc/self/fdinfo has no *.so");
+    unsetenv("ATTNPLUG_PATH");
+    expect(run("list x.so"), 2, "", "attnplug check --test file");
+    expect(run("names --plugin-path %s", no_lse), 0, "\norg.attnplug.test.wrong ", "");
+    expect(run("names --json --plugin-path %s", no_lse), 0, "\"org.attnplug.test.wrong\"", "");
+}
+
 static void test_bench(void **state)
 {
     (void)state;
@@ -375,17 +411,21 @@ static void test_tune(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),  cmocka_unit_test(test_version),
-        cmocka_unit_test(test_pages),  cmocka_unit_test(test_list),
-        cmocka_unit_test(test_names),  cmocka_unit_test(test_why),
-        cmocka_unit_test(test_attend), cmocka_unit_test(test_attend_errors),
-        cmocka_unit_test(test_bench),  cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_version),
+        cmocka_unit_test(test_pages),       cmocka_unit_test(test_list),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_why),
+        cmocka_unit_test(test_attend),      cmocka_unit_test(test_attend_errors),
+        cmocka_unit_test(test_attend_less), cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_bench),       cmocka_unit_test(test_tune),
     };
-    if (argc < 3) {
-        (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN\n", argv[0]);
+    if (argc < 4) {
+        (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN OP.so\n", argv[0]);
         return 2;
     }
     tool = argv[1];
     golden = argv[2];
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    no_lse = realpath(argv[3], NULL);
+    int failures = no_lse ? cmocka_run_group_tests(tests, NULL, NULL) : 2;
+    free(no_lse);
+    return failures;
 }

@@ -269,6 +269,8 @@ static const char *too_much(const attn_op_call *c)
                    !is_packed(&c->out)
                ? "takes very little"
                : NULL;
+#elif defined(NARROW_no_lse)
+    return c->lse.rank ? "lse: not given" : NULL;
 #elif defined(FAULT_takes_d37_alone)
     return c->q.shape[3] != 37 ? "D: expected 37" : NULL;
 #else

@@ -116,27 +116,50 @@ static void drop(stored_call *call, int which)
     memset(&call->tensors[which], 0, sizeof call->tensors[which]);
 }
 
+/* The outputs that an op may lack; tried without each and without both. */
+static const int optional[] = {STORED_KEY_MASS, STORED_LSE};
+enum { OPTIONAL = sizeof optional / sizeof *optional };
+
+static attn_status prepare_without(work *w, const arguments *a, const attn_device *device,
+                                   const stored_call *call, unsigned without, uint64_t *scratch,
+                                   attn_error *err)
+{
+    stored_call less = *call;
+    void *data[STORED_N];
+    for (int k = 0; k < OPTIONAL; k++) {
+        if (without >> k & 1) {
+            memset(&less.tensors[optional[k]], 0, sizeof less.tensors[optional[k]]);
+        }
+    }
+    for (int k = 0; k < STORED_N; k++) {
+        data[k] = less.tensors[k].view.data;
+    }
+    attn_op_call c = stored_op_call(&less, device, data);
+    return attn_router_prepare(w->router, a->op, NULL, 0, 0, &c, &w->plan, scratch, err);
+}
+
 /* Asks for every output; an op that cannot give key_mass or lse is asked without, and that is said.
  */
 static attn_status prepare(work *w, const arguments *a, const attn_device *device,
                            stored_call *call, uint64_t *scratch, attn_error *err)
 {
-    static const int optional[] = {STORED_KEY_MASS, STORED_LSE};
-    for (size_t i = 0;; i++) {
-        void *data[STORED_N];
-        for (int k = 0; k < STORED_N; k++) {
-            data[k] = call->tensors[k].view.data;
-        }
-        attn_op_call c = stored_op_call(call, device, data);
-        attn_status status =
-            attn_router_prepare(w->router, a->op, NULL, 0, 0, &c, &w->plan, scratch, err);
-        if (status != ATTN_UNSUPPORTED || i == sizeof optional / sizeof *optional) {
-            return status;
-        }
-        (void)fprintf(stderr, "attnplug: without %s: %s\n", call->tensors[optional[i]].name,
-                      err->text);
-        drop(call, optional[i]);
+    ATTN_ERROR_ON(why, 1024);
+    unsigned without = 0;
+    attn_status status = prepare_without(w, a, device, call, 0, scratch, &why);
+    while (status == ATTN_UNSUPPORTED && ++without < 1u << OPTIONAL) {
+        status = prepare_without(w, a, device, call, without, scratch, err);
     }
+    if (status != ATTN_OK) {
+        return without ? status : attn_fail(err, status, "%s", why.text);
+    }
+    for (int k = 0; k < OPTIONAL; k++) {
+        if (without >> k & 1) {
+            (void)fprintf(stderr, "attnplug: note: written without %s, which the op refuses: %s\n",
+                          call->tensors[optional[k]].name, why.text);
+            drop(call, optional[k]);
+        }
+    }
+    return ATTN_OK;
 }
 
 static attn_status attend(attn_registry *registry, const arguments *a, const attn_device *device,

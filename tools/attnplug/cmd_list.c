@@ -37,7 +37,7 @@ static void print_line(const attn_file_info *info)
     }
     cli_devices_text(head->devices, devices, sizeof devices);
     cli_dtypes_text(head->dtypes, dtypes, sizeof dtypes);
-    (void)printf("%-11s %-9s %-30s %-8s %-9s %-14s %s\n", attn_verdict_name(info->verdict),
+    (void)printf("%-11s %-9s %-30s %-8s %-13s %-14s %s\n", attn_verdict_name(info->verdict),
                  kind_of(info), head->id, head->version, devices, dtypes, info->path);
     if (info->reason[0]) {
         (void)printf("            %s\n", info->reason);
@@ -59,10 +59,14 @@ int cmd_list(int argc, char **argv)
         options,
         1,
         0,
-        0};
+        1};
     int status = cli_parse(&command, argc, argv, &first);
     if (status != CLI_GO) {
         return status;
+    }
+    if (first < argc) {
+        return cli_misuse("list: %s: expected no file; attnplug check --test file looks at one",
+                          argv[first]);
     }
     attn_registry *registry = NULL;
     status = cli_registry(&registry);

@@ -361,8 +361,8 @@ static void draw_known(struct op_case *c, enum op_kind kind, const struct plain_
     s.Hk = s.H;
     if (kind == KIND_LONG) {
         s.B = 1;
-        s.H = s.Hk = random_between(r, 1, 2);
-        s.Nk = 64 * random_between(r, 32, 64);
+        s.H = s.Hk = 1;
+        s.Nk = 64 * random_between(r, 32, 48);
     }
     if (c->edge)
         op_edge_sizes(c->edge, &s);

@@ -1,8 +1,8 @@
 /* @NAME@: softmax(scale Q K^T + bias) V, as a plugin for whatever engine loads it.
  *
- * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel
- * in attend_row(), or replace run(); narrow what supports() takes to what your kernel can do, and
- * say so in the text.
+ * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel in
+ * the place of attend_head(), which has one head's keys and values packed before it, or of run();
+ * narrow what supports() takes to what your kernel can do, and say so in the text.
  *
  * Build: make          Check: make check          Time: attnplug bench --op @ID@
  */
@@ -145,8 +145,30 @@ static uint32_t slots(const attn_op *op)
     return op->host->parallel_for ? op->host->max_threads : 1;
 }
 
-/* Nothing to plan but scratch: for each slot of parallel_for a row of probabilities and the column
- * sums. */
+/* What one slot of parallel_for works in: keys and values of one head, gathered so that the kernel
+ * sees plain arrays, and for each key a probability and a column sum. */
+struct memory {
+    double *p, *column; /* [Nk] */
+    float *q, *k, *v;   /* [D], [Nk, D], [Nk, Dv] */
+};
+
+static uint64_t memory_bytes(const attn_op_call *c)
+{
+    const uint64_t D = (uint64_t)c->q.shape[3], Dv = (uint64_t)c->v.shape[3];
+    const uint64_t Nk = (uint64_t)c->k.shape[2];
+    const uint64_t bytes = 2 * Nk * sizeof(double) + (D + Nk * (D + Dv)) * sizeof(float);
+    return (bytes + 63) / 64 * 64; /* slots share no cache line */
+}
+
+static struct memory memory_of(const attn_op_call *c, uint32_t slot)
+{
+    const int64_t Nk = c->k.shape[2], D = c->q.shape[3];
+    double *p = (double *)((char *)c->scratch + slot * memory_bytes(c));
+    float *q = (float *)(p + 2 * Nk);
+    return (struct memory){p, p + Nk, q, q + D, q + D + Nk * D};
+}
+
+/* Nothing to plan but scratch, which is the host's: one piece for each slot. */
 static attn_status prepare(attn_op *op, const attn_op_call *c, attn_op_plan **plan,
                            uint64_t *scratch, attn_error *err)
 {
@@ -154,7 +176,7 @@ static attn_status prepare(attn_op *op, const attn_op_call *c, attn_op_plan **pl
     if (s != ATTN_OK)
         return s;
     *plan = (attn_op_plan *)op;
-    *scratch = (uint64_t)slots(op) * 2 * (uint64_t)c->k.shape[2] * sizeof(double);
+    *scratch = slots(op) * memory_bytes(c);
     return ATTN_OK;
 }
 
@@ -170,64 +192,76 @@ static void release(attn_op_plan *plan)
     ((type *)(t).data)[(a) * (t).stride[0] + (b) * (t).stride[1] + (c) * (t).stride[2] +           \
                        (d) * (t).stride[3]]
 
-/* The score of key j for query i, minus infinity where i may not see j. */
-static double score(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i, int64_t j)
+/* Rows [begin, end) of head h of one of k and v, packed. */
+static void gather(const attn_tensor *t, int64_t b, int64_t h, int64_t begin, int64_t end, float *to)
 {
-    const int64_t hk = h / (c->q.shape[1] / c->k.shape[1]);
-    double s = 0;
-    if ((c->flags & ATTN_CALL_BAND) && (j - i < c->band_lo || j - i > c->band_hi))
-        return -INFINITY;
-    if (c->mask.rank && !AT(const unsigned char, c->mask, b, h, i, j))
-        return -INFINITY;
-    for (int64_t d = 0; d < c->q.shape[3]; d++)
-        s += (double)AT(const float, c->q, b, h, i, d) * (double)AT(const float, c->k, b, hk, j, d);
-    return scale * s + (c->bias.rank ? (double)AT(const float, c->bias, b, h, i, j) : 0);
+    for (int64_t j = begin; j < end; j++)
+        for (int64_t d = 0; d < t->shape[3]; d++)
+            *to++ = AT(const float, *t, b, h, j, d);
 }
 
-/* One row: out, lse and probs; p[Nk] is scratch and ends as the row of the softmax. */
-static void attend_row(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i,
-                       double *p)
+/* Whether query i may see key j. */
+static int sees(const attn_op_call *c, int64_t b, int64_t h, int64_t i, int64_t j)
 {
-    const int64_t Nk = c->k.shape[2], hk = h / (c->q.shape[1] / c->k.shape[1]);
-    double top = -INFINITY, sum = 0;
+    if ((c->flags & ATTN_CALL_BAND) && (j - i < c->band_lo || j - i > c->band_hi))
+        return 0;
+    return !c->mask.rank || AT(const unsigned char, c->mask, b, h, i, j) != 0;
+}
+
+/* The scores of query i, minus infinity where it may not see; the largest. */
+static double scores(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i,
+                     const struct memory *m)
+{
+    const int64_t Nk = c->k.shape[2], D = c->q.shape[3];
+    double top = -INFINITY;
     for (int64_t j = 0; j < Nk; j++) {
-        p[j] = score(c, scale, b, h, i, j);
-        top = p[j] > top ? p[j] : top;
+        double s = 0;
+        for (int64_t d = 0; d < D; d++)
+            s += (double)m->q[d] * (double)m->k[j * D + d];
+        s = scale * s + (c->bias.rank ? (double)AT(const float, c->bias, b, h, i, j) : 0);
+        m->p[j] = sees(c, b, h, i, j) ? s : -INFINITY;
+        top = m->p[j] > top ? m->p[j] : top;
     }
+    return top;
+}
+
+/* One row: out, lse and probs; m->p ends as the row of the softmax. */
+static void attend_row(const attn_op_call *c, double scale, int64_t b, int64_t h, int64_t i,
+                       const struct memory *m)
+{
+    const int64_t Nk = c->k.shape[2], Dv = c->v.shape[3];
+    gather(&c->q, b, h, i, i + 1, m->q);
+    double top = scores(c, scale, b, h, i, m), sum = 0;
     for (int64_t j = 0; j < Nk; j++)
-        sum += p[j] = p[j] == -INFINITY ? 0 : exp(p[j] - top);
-    for (int64_t j = 0; sum > 0 && j < Nk; j++)
-        p[j] /= sum;
-    for (int64_t d = 0; d < c->v.shape[3]; d++) {
+        sum += m->p[j] = m->p[j] == -INFINITY ? 0 : exp(m->p[j] - top);
+    for (int64_t j = 0; sum > 0 && j < Nk; j++) /* a row that sees nothing stays 0 */
+        m->p[j] /= sum;
+    for (int64_t d = 0; d < Dv; d++) {
         double o = 0;
         for (int64_t j = 0; j < Nk; j++)
-            o += p[j] * (double)AT(const float, c->v, b, hk, j, d);
+            o += m->p[j] * (double)m->v[j * Dv + d];
         AT(float, c->out, b, h, i, d) = (float)o;
     }
     for (int64_t j = 0; c->probs.rank && j < Nk; j++)
-        AT(float, c->probs, b, h, i, j) = (float)p[j];
+        AT(float, c->probs, b, h, i, j) = (float)m->p[j];
     if (c->lse.rank)
         ((float *)c->lse.data)[b * c->lse.stride[0] + h * c->lse.stride[1] + i * c->lse.stride[2]] =
             sum == 0 ? -INFINITY : (float)(top + log(sum));
 }
 
-/* Column sums need every row of a batch: one body owns a batch, so that the order of sums never
- * changes. */
-static void attend_batch(const attn_op_call *c, double scale, int64_t b, double *p, double *column)
+/* One head of one sample: what a kernel of yours takes the place of.  Query head h reads key head
+ * hk; k and v lie packed in m; Nk may be 0, and then out is 0 and lse minus infinity. */
+static void attend_head(const attn_op_call *c, double scale, int64_t b, int64_t h,
+                        const struct memory *m)
 {
-    const attn_tensor *mass = &c->key_mass;
-    const int64_t Nk = c->k.shape[2];
-    for (int64_t j = 0; j < Nk; j++)
-        column[j] = 0;
-    for (int64_t h = 0; h < c->q.shape[1]; h++)
-        for (int64_t i = 0; i < c->q.shape[2]; i++) {
-            attend_row(c, scale, b, h, i, p);
-            for (int64_t j = 0; j < Nk; j++)
-                column[j] += p[j];
-        }
-    for (int64_t j = 0; mass->rank && j < Nk; j++)
-        ((float *)mass->data)[b * mass->stride[0] + j * mass->stride[1]] =
-            c->q.shape[1] ? (float)(column[j] / (double)c->q.shape[1]) : 0;
+    const int64_t Nk = c->k.shape[2], hk = h / (c->q.shape[1] / c->k.shape[1]);
+    gather(&c->k, b, hk, 0, Nk, m->k);
+    gather(&c->v, b, hk, 0, Nk, m->v);
+    for (int64_t i = 0; i < c->q.shape[2]; i++) {
+        attend_row(c, scale, b, h, i, m);
+        for (int64_t j = 0; c->key_mass.rank && j < Nk; j++)
+            m->column[j] += m->p[j];
+    }
 }
 
 struct job {
@@ -235,24 +269,47 @@ struct job {
     double scale;
 };
 
-static void body(void *arg, int64_t begin, int64_t end, uint32_t thread)
+/* Units of work are heads of samples. */
+static void heads_body(void *arg, int64_t begin, int64_t end, uint32_t thread)
 {
     const struct job *job = arg;
-    const int64_t Nk = job->call->k.shape[2];
-    double *p = (double *)job->call->scratch + (int64_t)thread * 2 * Nk;
-    for (int64_t b = begin; b < end; b++)
-        attend_batch(job->call, job->scale, b, p, p + Nk);
+    const struct memory m = memory_of(job->call, thread);
+    const int64_t H = job->call->q.shape[1];
+    for (int64_t n = begin; n < end; n++)
+        attend_head(job->call, job->scale, n / H, n % H, &m);
+}
+
+/* key_mass is a sum over all heads: with it the units are samples, so that the order of the sums
+ * never changes. */
+static void samples_body(void *arg, int64_t begin, int64_t end, uint32_t thread)
+{
+    const struct job *job = arg;
+    const attn_op_call *c = job->call;
+    const attn_tensor *mass = &c->key_mass;
+    const struct memory m = memory_of(c, thread);
+    const int64_t H = c->q.shape[1], Nk = c->k.shape[2];
+    for (int64_t b = begin; b < end; b++) {
+        for (int64_t j = 0; j < Nk; j++)
+            m.column[j] = 0;
+        for (int64_t h = 0; h < H; h++)
+            attend_head(c, job->scale, b, h, &m);
+        for (int64_t j = 0; j < Nk; j++)
+            ((float *)mass->data)[b * mass->stride[0] + j * mass->stride[1]] =
+                H ? (float)(m.column[j] / (double)H) : 0;
+    }
 }
 
 static attn_status run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
 {
     const attn_host *host = ((attn_op *)plan)->host;
     struct job job = {c, c->scale != 0 ? (double)c->scale : 1 / sqrt((double)c->q.shape[3])};
+    const int64_t B = c->q.shape[0], units = c->key_mass.rank ? B : B * c->q.shape[1];
+    void (*body)(void *, int64_t, int64_t, uint32_t) = c->key_mass.rank ? samples_body : heads_body;
     (void)err;
     if (host->parallel_for)
-        host->parallel_for(host->ctx, c->q.shape[0], 1, body, &job);
+        host->parallel_for(host->ctx, units, 1, body, &job);
     else
-        body(&job, 0, c->q.shape[0], 0);
+        body(&job, 0, units, 0);
     return ATTN_OK;
 }
 
