@@ -84,8 +84,7 @@ static attn_status fail_missing(attn_registry *registry, plugin_kind kind, const
                          verdict, reason);
     }
     if (is_own) {
-        return attn_fail(err, ATTN_NOT_FOUND, "%s (%s) is in none of: %s", file_name, id,
-                         places);
+        return attn_fail(err, ATTN_NOT_FOUND, "%s (%s) is in none of: %s", file_name, id, places);
     }
     return attn_fail(err, ATTN_NOT_FOUND, "no %s has the id %s; looked in: %s",
                      kind == KIND_OP ? "op" : "processor", id, places);

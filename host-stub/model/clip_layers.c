@@ -94,7 +94,10 @@ static void add_attention(attn_work *w, const struct clip_layers_config *c,
     api->linear(w, &normed, &l->q, NULL, &q);
     api->linear(w, &normed, &l->k, NULL, &k);
     api->linear(w, &normed, &l->v, NULL, &v);
+    const char *outer = w->name;
+    w->name = causal ? "text encoder" : "image encoder"; /* an op that was named may refuse */
     work_attend_by(w, &choice, &call, NULL);
+    w->name = outer;
     api->linear(w, &normed, &l->out, &add, x);
     work_reset(w, mark);
 }

@@ -36,7 +36,8 @@ static attn_status processor_choose(void *ctx, const char *layer, attn_layer_spe
         spec->op = o->op;
     }
     attn_status status = custom_diffusion_choose(chooser->custom, layer, named, spec, err);
-    return status ? status : image_prompts_choose(chooser->pictures, chooser->registry, layer, spec, err);
+    return status ? status
+                  : image_prompts_choose(chooser->pictures, chooser->registry, layer, spec, err);
 }
 
 static attn_status unet_begin(void *ctx, int64_t cross_dim, attn_error *err)
@@ -159,9 +160,8 @@ attn_status components_load(struct sag_components *m, attn_registry *registry,
 {
     const int whole = !(o->flags & ATTN_SAG_PROMPTS_ONLY);
     attn_name op = {.size = sizeof op};
-    attn_status status = o->op && registry
-                             ? attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &op, err)
-                             : ATTN_OK;
+    attn_status status =
+        o->op && registry ? attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &op, err) : ATTN_OK;
     if (!status) {
         status = sag_compute(registry, o, &m->compute, err);
     }

@@ -97,8 +97,8 @@ attn_status attn_name_get(uint32_t index, attn_name *name)
     return ATTN_OK;
 }
 
-/* An id of a processor of ours stands for its short name.  (One of an op means that very op, which a
- * short name does not on every device.) */
+/* An id of a processor of ours stands for its short name.  (One of an op means that very op, which
+ * a short name does not on every device.) */
 static const attn_name *find(const char *text)
 {
     const bool is_id = strncmp(text, OWN, sizeof OWN - 1) == 0;

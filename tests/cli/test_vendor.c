@@ -37,7 +37,7 @@ static void draws_not(const char *more, int code, const char *first, const char 
 static void test_ops(void **state)
 {
     static const char *const everywhere[] = {
-        "attention 1,4,77,77,48: com.acme.flash\n", /* text encoder */
+        "attention 1,4,77,77,48: com.acme.flash (first in text encoder)\n",
         ": com.acme.flash under org.attnplug.standard (first in down_blocks.1.",
         "with key_mass: com.acme.flash under org.attnplug.standard (first in mid_block.",
         "com.acme.flash under org.attnplug.standard (first in decoder.mid_block.", NULL};
@@ -107,7 +107,8 @@ static void test_refusal(void **state)
         "down_blocks.1.attentions.0.transformer_blocks.0.attn1)",
         NULL};
     (void)state;
-    draws_not("--op plain", 1, "plain: only fp32 without bias, mask or band", "plain");
+    draws_not("--op plain", 1, "text encoder: plain: plain: only fp32 without bias, mask or band",
+              "plain");
     draws("--processor '*attn1=standard:attention_op=plain'", some);
     assert_int_equal(files_clear(), 1);
 }

@@ -1,8 +1,8 @@
 /* @NAME@: softmax(scale Q K^T + bias) V, as a plugin for whatever engine loads it.
  *
- * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel in
- * the place of attend_head(), which has one head's keys and values packed before it, or of run();
- * narrow what supports() takes to what your kernel can do, and say so in the text.
+ * Written by tools/new-plugin: plain loops that keep every rule of the contract.  Put your kernel
+ * in the place of attend_head(), which has one head's keys and values packed before it, or of
+ * run(); narrow what supports() takes to what your kernel can do, and say so in the text.
  *
  * Build: make          Check: make check          Time: attnplug bench --op @ID@
  */
@@ -193,7 +193,8 @@ static void release(attn_op_plan *plan)
                        (d) * (t).stride[3]]
 
 /* Rows [begin, end) of head h of one of k and v, packed. */
-static void gather(const attn_tensor *t, int64_t b, int64_t h, int64_t begin, int64_t end, float *to)
+static void gather(const attn_tensor *t, int64_t b, int64_t h, int64_t begin, int64_t end,
+                   float *to)
 {
     for (int64_t j = begin; j < end; j++)
         for (int64_t d = 0; d < t->shape[3]; d++)
