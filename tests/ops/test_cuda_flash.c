@@ -106,6 +106,29 @@ static void test_families(void **state)
     }
 }
 
+/* 132 multiprocessors: 192 rows where that saves a wave that is worth it. */
+static void test_tall_tiles(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t b, h, nq;
+        int tall;
+    } cases[] = {
+        {2, 20, 1024, 1},                   /* 2 waves of 240 tiles, not 3 of 320 */
+        {2, 10, 4096, 0},                   /* 4 of 440, not 5 of 640: more rows than it saves */
+        {1, 1, 1024, 0},                    /* one wave either way */
+        {1, 1, 1, 0},     {1, 132, 192, 1}, /* one wave, not two */
+        {1, 132, 128, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const attn_op_call c = call_of(cases[i].b, cases[i].h, cases[i].nq, 1024, 64, 16);
+        const flash_problem p = problem_of(&c);
+        if (flash_tall(&p, 132) != cases[i].tall)
+            fail_msg("batch %lld, %lld heads, %lld queries: expected %d", (long long)cases[i].b,
+                     (long long)cases[i].h, (long long)cases[i].nq, cases[i].tall);
+    }
+}
+
 static void test_generic_reasons(void **state)
 {
     (void)state;
@@ -247,6 +270,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
+        cmocka_unit_test(test_tall_tiles),
         cmocka_unit_test(test_generic_reasons),
         cmocka_unit_test(test_key_mass_and_scratch),
         cmocka_unit_test(test_empty),

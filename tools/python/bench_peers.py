@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Times op plugins beside PyTorch's attention backends on an NVIDIA GPU, in one process and on the same memory.
 
-    python3 bench_peers.py [--json FILE] [--shape B,H,Nq,Nk,D[,dtype[,layout]]]... PLUGIN.so ...
+    python3 bench_peers.py [--json FILE] [--between other|inputs] [--shape B,H,Nq,Nk,D[,dtype[,layout]]]... PLUGIN.so ...
 
 Each call is checked against float64 before it is timed. Times are medians of CUDA graph replays (a graph holds many
 calls that rotate over buffers larger than the L2 cache), ours and the peers' in alternating rounds. `ratio` is the
 fastest peer's time over ours. Peers: cuDNN, FlashAttention-2, memory-efficient and math through
 torch.nn.attention.sdpa_kernel. For key_mass the peer stores the map: softmax of baddbmm, bmm, mean and sum.
+
+--between puts a kernel of PyTorch's before each call, ours and the peers' alike: `other` works on memory of its own,
+`inputs` writes q, k and v anew, as the projections of a model do just before. Times are then those of both kernels
+less those of the kernels between alone.
 """
 import argparse
 import json
@@ -111,24 +115,46 @@ def verify(op, shape, dtype, layout, mass):
     return e
 
 
-def bench(ops, shape, dtype_name, layout, mass, rounds):
+def with_between(kind, data):
+    """Per set of inputs, the kernel to run before each call."""
+    if kind is None:
+        return None
+    if kind == "other":
+        own = torch.ones(1 << 20, device=DEV)
+        return [lambda: own.mul_(1.0)] * len(data)
+    return [lambda x=x: torch._foreach_mul_(x, 1.0) for x in data]
+
+
+def bench(ops, shape, dtype_name, layout, mass, rounds, between=None):
     b, h, nq, nk, d = shape
     dtype = DTYPES[dtype_name]
     size = 2 if dtype != torch.float32 else 4
     sets = max(2, min(64, math.ceil(150e6 / (size * d * b * h * 2 * (nq + nk)))))
     flop = 4.0 * b * h * nq * nk * d
-    n = max(sets, min(40, int(2e12 / flop) + 1))
+    n = max(sets, min(400, int(2e12 / flop) + 1))  # a graph's own start takes 10 us
     data = [[tensors((b, h, nq, d), dtype, layout), tensors((b, h, nk, d), dtype, layout), tensors((b, h, nk, d), dtype, layout)] for _ in range(sets)]
     graphs, errors, keep = {}, {}, []
+    before = with_between(between, data)
+
+    def record(call):
+        """A graph of n times `call`, which takes the set of inputs to use."""
+        calls = []
+        for i in range(n):
+            if before:
+                calls.append(before[i % sets])
+            if call:
+                calls.append(lambda j=i % sets: call(j))
+        return capture(calls)
+
     if mass:
         with torch.no_grad():
-            graphs["stored map"] = capture([(lambda x=data[i % sets]: stored_map(*x)) for i in range(n)])
+            graphs["stored map"] = record(lambda j: stored_map(*data[j]))
     for name, backend in ({} if mass else BACKENDS).items():
         if name == "math" and flop > 5e9 and d <= 256:
             continue  # far behind, and its score matrix large
         try:
             with sdpa_kernel(backend), torch.no_grad():
-                graphs[name] = capture([(lambda x=data[i % sets]: F.scaled_dot_product_attention(*x)) for i in range(n)])
+                graphs[name] = record(lambda j: F.scaled_dot_product_attention(*data[j]))
         except RuntimeError:
             torch.cuda.synchronize()  # this backend refuses the shape
     peers = list(graphs)
@@ -150,17 +176,23 @@ def bench(ops, shape, dtype_name, layout, mass, rounds):
         if not errors[name] <= BOUND[dtype_name]:
             print("%s is wrong at %s: %.2e" % (name, shape, errors[name]), file=sys.stderr)
             continue
-        graphs[name] = capture([calls[i % sets] for i in range(n)])
+        graphs[name] = record(lambda j, c=calls: c[j]())
+    if before:
+        graphs["between"] = record(None)
     times = {name: [] for name in graphs}
     for _ in range(rounds):
         for name, graph in graphs.items():
             times[name].append(replay(graph, n))
     times = {name: median(t) for name, t in times.items()}
+    alone = times.pop("between", 0.0)
+    times = {name: t - alone for name, t in times.items()}
     best = min(peers, key=lambda p: times[p]) if peers else None
     rows = []
-    for name in graphs:
+    for name in times:
         row = {"op": name, "shape": list(shape), "dtype": dtype_name, "layout": layout, "key_mass": bool(mass),
                "median_ms": round(times[name], 6), "tflops": round(flop / times[name] * 1e-9, 1)}
+        if before:
+            row.update(between=between, between_ms=round(alone, 6))
         if name in ops:
             row.update(peer=best, ratio=round(times[best] / times[name], 3) if best else None, error=errors[name])
         rows.append(row)
@@ -171,6 +203,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--between", choices=("other", "inputs"))
     parser.add_argument("--shape", action="append", help="B,H,Nq,Nk,D[,dtype[,layout[,key_mass]]]")
     parser.add_argument("plugins", nargs="+")
     args = parser.parse_args()
@@ -188,7 +221,7 @@ def main():
     result = {"command": "python3 " + " ".join(["tools/python/bench_peers.py"] + [os.path.basename(a) if os.path.isabs(a) else a for a in sys.argv[1:]]),
               "device": torch.cuda.get_device_name(0), "versions": versions, "rows": []}
     for s in shapes:
-        rows = bench(ops, s[:5], s[5], s[6], s[7], args.rounds)
+        rows = bench(ops, s[:5], s[5], s[6], s[7], args.rounds, args.between)
         result["rows"] += rows
         for r in rows:
             print("%-14s %-26s %s %s %s %9.2f us %6.1f TF%s" % (r["op"], s[:5], s[5], s[6], "key_mass" if s[7] else "", r["median_ms"] * 1e3, r["tflops"],

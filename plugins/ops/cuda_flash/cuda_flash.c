@@ -12,7 +12,8 @@
  *                       with its parts sm90_long_feed, _softmax and _stream
  *   sm90_mass.cuh       its second pass, for column sums
  *   sm90_wide.cuh       Hopper, head dimensions up to 512
- *   sm90_short.cuh      Hopper, up to 256 keys: a row in registers, column sums in the same pass
+ *   sm90_short.cuh      Hopper, up to 256 keys: a row in registers, column sums in the same pass;
+ *                       with its parts sm90_short_shape, _mass and _store
  *   sm90_common.cuh     Hopper's building blocks; sm90_wgmma.cuh its matrix instructions
  *   tile_map.cuh        tensor maps of q, k and v
  *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; a second pass for column sums

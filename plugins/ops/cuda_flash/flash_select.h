@@ -47,6 +47,10 @@ typedef struct flash_choice {
                                        round less), then partial sums */
 } flash_choice;
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* `hopper`: compute capability 9.0. `aligned`: rows of q, k, v and out start at 16-byte boundaries.
  */
 flash_choice flash_select(const flash_problem *p, int hopper, int aligned);
@@ -56,5 +60,13 @@ int flash_rows_whole(const flash_problem *p);
 
 /* The larger of both ways' scratch, since data may turn out unaligned at run. */
 uint64_t flash_scratch(const flash_problem *p, int hopper);
+
+/* For head dimension 64 the long kernel has tiles of 128 and of 192 query rows. Are the tall ones
+ * faster on `sms` multiprocessors, because they come to fewer waves? */
+int flash_tall(const flash_problem *p, int sms);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -11,6 +11,15 @@
 
 #define FLASH_DEVICE __device__ __forceinline__
 
+/* one lane of the warp, always the same */
+FLASH_DEVICE bool elected()
+{
+    uint32_t yes;
+    asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.u32 %0, 1, 0, p;\n}\n"
+                 : "=r"(yes));
+    return yes;
+}
+
 FLASH_DEVICE uint32_t smem_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
@@ -104,6 +113,79 @@ FLASH_DEVICE void tma_load(uint32_t dst, const void *map, uint32_t bar, int colu
                  : "memory");
 }
 
+/* a box back to a tensor map's tensor; what lies outside is not written */
+FLASH_DEVICE void tma_store(const void *map, uint32_t src, int column, int row, int head, int batch)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.4d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(
+            map),
+        "r"(src), "r"(column), "r"(row), "r"(head), "r"(batch)
+        : "memory");
+}
+
+FLASH_DEVICE void tma_store_commit()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* the thread's stores have read shared memory */
+FLASH_DEVICE void tma_store_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+FLASH_DEVICE void tensormap_prefetch(const void *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* ---- clusters ---- */
+
+/* the same place in another block's shared memory */
+FLASH_DEVICE uint32_t cluster_address(uint32_t address, uint32_t rank)
+{
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
+    return r;
+}
+
+FLASH_DEVICE void cluster_store(uint32_t address, float x)
+{
+    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
+}
+
+/* counts its four bytes in the mbarrier `bar` of the same block as `address` */
+FLASH_DEVICE void cluster_send(uint32_t address, float x, uint32_t bar)
+{
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
+            address),
+        "f"(x), "r"(bar)
+        : "memory");
+}
+
+/* tells the others of the cluster that this block has begun and made its mbarriers */
+FLASH_DEVICE void cluster_begun()
+{
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+FLASH_DEVICE void cluster_arrive()
+{
+    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+
+FLASH_DEVICE void cluster_wait()
+{
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+FLASH_DEVICE void cluster_sync()
+{
+    cluster_arrive();
+    cluster_wait();
+}
+
 /* ---- wgmma ---- */
 
 FLASH_DEVICE void wgmma_fence()
@@ -160,6 +242,27 @@ FLASH_DEVICE float exp2_fast(float x)
     return r;
 }
 
+/* The same on the multiply-add units, for x up to 0: the best polynomial of degree 4 between whole
+ * numbers, 3e-6 off. A NaN comes out as the largest number, so that the row is lost as it should
+ * be. */
+FLASH_DEVICE float exp2_polynomial(float x)
+{
+    asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(-126.f));
+    const float whole = x + 12582912.f, f = x - (whole - 12582912.f); /* 1.5 * 2^23 */
+    float p = __fmaf_rn(9.5701021e-3f, f, 5.59178628e-2f);
+    p = __fmaf_rn(p, f, 0.240247448f);
+    p = __fmaf_rn(p, f, 0.693121814f);
+    p = __fmaf_rn(p, f, 0.999999261f);
+    return __uint_as_float(__float_as_uint(p) + (__float_as_uint(whole) << 23));
+}
+
+FLASH_DEVICE float reciprocal(float x)
+{
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return r;
+}
+
 template <bool BF> FLASH_DEVICE uint32_t pack2(float lo, float hi)
 {
     uint32_t r;
@@ -180,6 +283,70 @@ FLASH_DEVICE float quad_sum(float x)
 {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
+}
+
+/* ---- rows of results on their way out ---- */
+
+/* four 8 x 8 matrices of 16-bit values; each lane names a row's place */
+FLASH_DEVICE void store_matrix4(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+                 "r"(a), "r"(b), "r"(c), "r"(d)
+                 : "memory");
+}
+
+FLASH_DEVICE void store_matrix2(uint32_t to, uint32_t a, uint32_t b)
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(to), "r"(a),
+                 "r"(b)
+                 : "memory");
+}
+
+FLASH_DEVICE uint4 load_shared(uint32_t from)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(from)
+                 : "memory");
+    return x;
+}
+
+/* A warp lays 16 rows of an accumulator down as rows of 16-bit values: COLUMNS of them in chunks of
+ * 64 columns, CHUNK bytes from one to the next, under the 128-byte swizzle. `rows` is where the
+ * warp's first row of the first chunk lies, FROM the first column's number. */
+template <bool BF, int COLUMNS, int FROM, int CHUNK>
+FLASH_DEVICE void rows_to_shared(uint32_t rows, const float *o, float f0, float f1)
+{
+    const int lane = threadIdx.x & 31;
+    const uint32_t row = rows + (lane & 15) * 128, high = lane >> 4, turn = (lane & 7) << 4;
+#pragma unroll
+    for (int j = 0; j < COLUMNS / 8; j += 2) {
+        const int piece = FROM / 8 + j;
+        const uint32_t a = pack2<BF>(o[j * 4] * f0, o[j * 4 + 1] * f0),
+                       b = pack2<BF>(o[j * 4 + 2] * f1, o[j * 4 + 3] * f1);
+        if (j + 1 < COLUMNS / 8)
+            store_matrix4(row + (piece >> 3) * CHUNK + (((piece & 7) << 4 | high << 4) ^ turn), a,
+                          b, pack2<BF>(o[j * 4 + 4] * f0, o[j * 4 + 5] * f0),
+                          pack2<BF>(o[j * 4 + 6] * f1, o[j * 4 + 7] * f1));
+        else
+            store_matrix2(row + (piece >> 3) * CHUNK + ((piece & 7) << 4 ^ turn), a, b);
+    }
+}
+
+/* ... and 16 such rows, in 16-byte pieces, to global memory: columns FROM to FROM + COLUMNS, as far
+ * as there are `valid` rows and `d` columns. */
+template <int COLUMNS, int FROM, int CHUNK>
+FLASH_DEVICE void rows_to_global(uint16_t *out, int64_t stride, uint32_t rows, int valid, int d)
+{
+    constexpr int PIECES = COLUMNS / 8;
+#pragma unroll
+    for (int id = threadIdx.x & 31; id < 16 * PIECES; id += 32) {
+        const int own = id / PIECES, piece = FROM / 8 + id % PIECES;
+        if (own < valid && piece < d / 8)
+            *(uint4 *)(out + own * stride + piece * 8) =
+                load_shared(rows + (piece >> 3) * CHUNK + swizzled(own, piece & 7));
+    }
 }
 
 /* A loader's part of a tile of rows with CHUNKS 16-byte pieces each: THREADS threads walk the

@@ -53,54 +53,105 @@ FLASH_DEVICE void long_merge(LongState<T> &x, float *merge, int rowgroup, int pa
     }
 }
 
-/* A warp turns its 16 rows into whole 16-byte pieces in what was Q's place, laid out as Q was. */
 template <class T>
-FLASH_DEVICE void long_store(const flash_problem &a, const LongTile<T> &t, LongState<T> &x,
-                             uint8_t *staged, int rowgroup)
+FLASH_DEVICE void long_store_lse(const flash_problem &a, const LongTile<T> &t,
+                                 const float (&shift)[2], const float (&sum)[2], int row)
 {
-    const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31;
-    named_barrier(1 + T::ROWS + rowgroup, 128); /* all four warps' products have read Q */
+    if ((threadIdx.x & 3) == 0)
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const int own = warp * 16 + (lane >> 2) + r * 8, row = t.row0 + rowgroup * 64 + own;
-        const float sum = quad_sum(x.sum[r]), f = 1.f / sum;
-#pragma unroll
-        for (int j = 0; j < T::D / 8; ++j)
-            *(uint32_t *)(staged + (j >> 3) * 8192 + swizzled(own, j & 7) + (lane & 3) * 4) =
-                pack2<T::BF>(x.o[j * 4 + r * 2] * f, x.o[j * 4 + r * 2 + 1] * f);
-        if (a.lse.data && (lane & 3) == 0 && row < a.nq)
-            ((float *)a.lse.data)[t.b * a.lse.batch + t.h * a.lse.head + row * a.lse.row] =
-                (x.shift[r] + __log2f(sum)) * 0.69314718055994531f;
-    }
-    __syncwarp();
-    uint16_t *out = (uint16_t *)a.out.data + t.b * a.out.batch + t.h * a.out.head;
-#pragma unroll
-    for (int id = lane; id < 16 * T::PIECES; id += 32) {
-        const int own = warp * 16 + id / T::PIECES, piece = id % T::PIECES,
-                  row = t.row0 + rowgroup * 64 + own;
-        if (row < a.nq && piece < a.d / 8)
-            *(uint4 *)(out + row * a.out.row + piece * 8) =
-                *(const uint4 *)(staged + (piece >> 3) * 8192 + swizzled(own, piece & 7));
-    }
+        for (int r = 0; r < 2; ++r)
+            if (row + r * 8 < a.nq)
+                ((float *)
+                     a.lse.data)[t.b * a.lse.batch + t.h * a.lse.head + (row + r * 8) * a.lse.row] =
+                    (shift[r] + __log2f(sum[r])) * 0.69314718055994531f;
 }
 
-/* Computes a query tile whose queries have been asked for, and asks for those of tile `next` (none
- * if negative). */
-template <class T, FlashMax MAX>
-FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, int next, const LongRing &gk,
-                               const LongRing &gv, int base, uint8_t *queries,
-                               uint8_t *next_queries, float *merge, int rowgroup, int part)
+/* A warp turns its 16 rows into whole 16-byte pieces in what was Q's place, laid out as Q was. By
+ * TMA they leave while the next tile begins. */
+template <class T>
+FLASH_DEVICE void long_store(const flash_long_args &g, const LongTile<T> &t, LongState<T> &x,
+                             uint32_t staged, int rowgroup)
 {
+    const flash_problem &a = g.p;
+    const int warp = (threadIdx.x >> 5) & 3, row = t.row0 + rowgroup * 64 + warp * 16;
+    const uint32_t rows = staged + warp * 2048;
+    float sum[2], f[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+        sum[r] = quad_sum(x.sum[r]);
+        f[r] = reciprocal(sum[r]);
+    }
+    named_barrier(1 + T::ROWS + rowgroup, 128); /* all four warps' products have read Q */
+    rows_to_shared<T::BF, T::D, 0, 8192>(rows, x.o, f[0], f[1]);
+    if constexpr (T::TMA) {
+        fence_proxy_async();
+        __syncwarp();
+        if (elected()) {
+#pragma unroll
+            for (int c = 0; c < T::CHUNKS; ++c)
+                tma_store(&g.out, rows + c * 8192, c * 64, row, t.h, t.b);
+            tma_store_commit();
+        }
+    } else {
+        __syncwarp();
+        rows_to_global<T::D, 0, 8192>((uint16_t *)a.out.data + t.b * a.out.batch +
+                                          t.h * a.out.head + row * a.out.row,
+                                      a.out.row, rows, a.nq - row, a.d);
+    }
+    if (a.lse.data)
+        long_store_lse<T>(a, t, x.shift, sum, row + ((threadIdx.x & 31) >> 2));
+}
+
+/* A block's query tiles one after the other: place n & 1 of two holds the n-th tile's queries. */
+template <class T> struct LongPlaces {
+    uint8_t *queries;
+    uint32_t full;
+    float *merge;
+
+    FLASH_DEVICE uint8_t *of(int n, int rowgroup) const
+    {
+        return queries + (n & 1) * T::Q_BYTES + rowgroup * T::CHUNKS * 8192;
+    }
+    FLASH_DEVICE uint32_t bar(int n, int rowgroup) const
+    {
+        return full + (rowgroup * 2 + (n & 1)) * 8;
+    }
+};
+
+template <class T>
+FLASH_DEVICE void long_queries_first(const flash_long_args &g, int tile, int n,
+                                     const LongPlaces<T> &w, int rowgroup, int part)
+{
+    const uint32_t to = smem_address(w.of(n, rowgroup));
+    if constexpr (T::TMA) {
+        if (part == 0 && (threadIdx.x & 127) == 0)
+            long_ask_queries<T>(g, tile, rowgroup, to, w.bar(n, rowgroup));
+    } else
+        long_load_queries<T>(g.p, long_tile<T>(g.p, tile), rowgroup, part, to);
+}
+
+/* Computes the block's n-th query tile, whose queries have been asked for, and asks for those of
+ * tile `next` (none if negative). */
+template <class T, FlashMax MAX>
+FLASH_DEVICE bool long_consume(const flash_long_args &g, int tile, int next, int n,
+                               const LongRing &gk, const LongRing &gv, int base,
+                               const LongPlaces<T> &places, int rowgroup, int part)
+{
+    const flash_problem &a = g.p;
     const LongTile<T> t = long_tile<T>(a, tile);
-    uint8_t *mine = queries + rowgroup * T::CHUNKS * 8192;
+    uint8_t *mine = places.of(n, rowgroup);
     LongState<T> x;
-    cp_async_wait<0>();
-    fence_proxy_async();
-    named_barrier(1 + rowgroup,
-                  T::SPLIT * 128); /* and the row group has finished with the tile before */
-    if (next >= 0)
-        long_load_queries<T>(a, long_tile<T>(a, next), rowgroup, part,
-                             smem_address(next_queries + rowgroup * T::CHUNKS * 8192));
+    if constexpr (T::TMA) {
+        mbarrier_wait(places.bar(n, rowgroup), (n >> 1) & 1);
+    } else {
+        cp_async_wait<0>();
+        fence_proxy_async();
+        named_barrier(1 + rowgroup,
+                      T::SPLIT * 128); /* and the row group has finished with the tile before */
+        if (next >= 0)
+            long_load_queries<T>(a, long_tile<T>(a, next), rowgroup, part,
+                                 smem_address(places.of(n + 1, rowgroup)));
+    }
 #pragma unroll
     for (int i = 0; i < T::D / 2; ++i)
         x.o[i] = 0.f;
@@ -109,8 +160,14 @@ FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, int next, const
         x.shift[r] = -INFINITY;
         x.sum[r] = 0.f;
     }
-    const LongStream<T> w = {
-        a, gk, gv, tile_descriptor(smem_address(mine), 16), base, a.scale * 1.4426950408889634f};
+    const LongStream<T> w = {a,
+                             gk,
+                             gv,
+                             tile_descriptor(smem_address(mine), 16),
+                             base,
+                             a.scale * 1.4426950408889634f,
+                             {g, next, rowgroup, part, smem_address(places.of(n + 1, rowgroup)),
+                              places.bar(n + 1, rowgroup)}};
     int state;
     if constexpr (T::ORDER == FLASH_ORDER_OVERLAP || T::ORDER == FLASH_ORDER_TURNS)
         state = long_stream_overlap<T, MAX>(w, x, rowgroup, part);
@@ -119,9 +176,9 @@ FLASH_DEVICE bool long_consume(const flash_problem &a, int tile, int next, const
     else
         state = long_stream_plain<T, MAX>(w, x, part);
     if constexpr (T::SPLIT > 1)
-        long_merge<T>(x, merge, rowgroup, part);
+        long_merge<T>(x, places.merge, rowgroup, part);
     if (part == 0)
-        long_store<T>(a, t, x, mine, rowgroup);
+        long_store<T>(g, t, x, smem_address(mine), rowgroup);
     return (state & LONG_LOST) != 0;
 }
 
@@ -136,9 +193,10 @@ __global__ void __launch_bounds__(T::THREADS, 1)
     uint8_t *keys = smem + 2 * T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
     float *merge = (float *)(values + T::STAGES * T::TILE_BYTES);
     uint64_t *bars = (uint64_t *)(merge + T::MERGE_FLOATS); /* full and empty of K, then of V */
+    uint64_t *query_bars = bars + 4 * T::STAGES;
     /* Producer and consumers meet here from different places of the code: no bar.sync, which wants
      * a whole block at one place (compute-sanitizer's synccheck says so). */
-    uint64_t *all_done = bars + 4 * T::STAGES;
+    uint64_t *all_done = query_bars + 2 * T::ROWS;
     uint32_t *redo = (uint32_t *)(all_done + 1);
     const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h,
               key_tiles = (a.nk + T::BN - 1) / T::BN;
@@ -155,13 +213,19 @@ __global__ void __launch_bounds__(T::THREADS, 1)
                 mbarrier_init(smem_address(&bars[v * 2 * T::STAGES + i]), 2);
                 mbarrier_init(smem_address(&bars[(v * 2 + 1) * T::STAGES + i]), T::ROWS * 4);
             }
+        for (int i = 0; i < 2 * T::ROWS; ++i)
+            mbarrier_init(smem_address(&query_bars[i]), 1);
         mbarrier_init(smem_address(all_done), T::GROUPS * 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        if constexpr (T::TMA) {
+            tensormap_prefetch(&g.q);
+            tensormap_prefetch(&g.k);
+            tensormap_prefetch(&g.v);
+            tensormap_prefetch(&g.out);
+        }
     }
     fence_proxy_async();
     __syncthreads();
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
     const LongRing gk = {smem_address(keys), smem_address(bars), smem_address(bars + T::STAGES)};
@@ -169,44 +233,47 @@ __global__ void __launch_bounds__(T::THREADS, 1)
                          smem_address(bars + 3 * T::STAGES)};
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
+        asm volatile("griddepcontrol.wait;" ::: "memory");
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
         long_produce<T>(g, tiles, (threadIdx.x >> 6) & 1 ? gv : gk, redo, smem_address(all_done));
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
+        asm volatile("griddepcontrol.wait;" ::: "memory");
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
         const int rowgroup = group % T::ROWS, part = group / T::ROWS;
-        const auto first = [&](int t, uint8_t *to) {
-            long_load_queries<T>(a, long_tile<T>(a, t), rowgroup, part,
-                                 smem_address(to + rowgroup * T::CHUNKS * 8192));
-        };
-        uint8_t *now = smem, *then = smem + T::Q_BYTES;
+        const LongPlaces<T> places = {smem, smem_address(query_bars), merge};
         int n = 0, base = 0;
-        first(blockIdx.x, now);
+        long_queries_first<T>(g, blockIdx.x, n, places, rowgroup, part);
 #pragma unroll 1
         for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n, base += key_tiles) {
             const int next = t + (int)gridDim.x;
-            const bool lost = long_consume<T, T::MAX>(a, t, next < tiles ? next : -1, gk, gv, base,
-                                                      now, then, merge, rowgroup, part);
+            const bool lost = long_consume<T, T::MAX>(g, t, next < tiles ? next : -1, n, gk, gv,
+                                                      base, places, rowgroup, part);
             if (T::MAX == FLASH_MAX_FIRST && lost)
                 atomicOr(&redo[n >> 5], 1u << (n & 31));
-            uint8_t *swap = now;
-            now = then;
-            then = swap;
         }
         if constexpr (T::MAX == FLASH_MAX_FIRST) {
             __syncwarp(); /* every lane's marks */
             if ((threadIdx.x & 31) == 0)
                 mbarrier_arrive(smem_address(all_done));
             mbarrier_wait(smem_address(all_done), 0);
+            int at = n;
             n = 0;
 #pragma unroll 1
             for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n)
                 if (redo[n >> 5] >> (n & 31) & 1) {
+                    if (T::TMA && elected())
+                        tma_store_wait_read();
                     named_barrier(1 + rowgroup, T::SPLIT * 128);
-                    first(t, now);
-                    long_consume<T, FLASH_MAX_FULL>(a, t, -1, gk, gv, base, now, then, merge,
-                                                    rowgroup, part);
+                    long_queries_first<T>(g, t, at, places, rowgroup, part);
+                    long_consume<T, FLASH_MAX_FULL>(g, t, -1, at, gk, gv, base, places, rowgroup,
+                                                    part);
                     base += key_tiles;
+                    ++at;
                 }
         }
+        if (T::TMA && elected())
+            tma_store_wait_read();
     }
 }
 

@@ -38,7 +38,7 @@ struct LongShape {
     static constexpr int MERGE_FLOATS = (SPLIT - 1) * ROWS * (D / 2 + 4) * 128;
     static constexpr int MAX_TILES = 2048; /* query tiles of one block */
     static constexpr int SMEM = 1024 + 2 * Q_BYTES + 2 * STAGES * TILE_BYTES + MERGE_FLOATS * 4 +
-                                STAGES * 32 + 8 + MAX_TILES / 8;
+                                STAGES * 32 + ROWS * 16 + 8 + MAX_TILES / 8;
     /* a warpgroup waits for a stage only after it has used that stage's last tile itself, so a
      * phase cannot be mistaken */
     static_assert(STAGES % SPLIT == 0, "each part must meet its own stages");
@@ -50,7 +50,8 @@ struct LongShape {
 
 typedef struct flash_long_args {
     flash_problem p;
-    CUtensorMap k, v; /* [B, Hkv, Nk, D] in boxes of BN / 2 rows and 64 columns */
+    CUtensorMap k, v;   /* [B, Hkv, Nk, D] in boxes of BN / 2 rows and 64 columns */
+    CUtensorMap q, out; /* [B, H, Nq, D] in boxes of 64 and of 16 rows; where rows come by TMA */
 } flash_long_args;
 
 template <class T> struct LongTile {
@@ -91,6 +92,8 @@ FLASH_DEVICE void long_feed_tma(const flash_problem &a, const CUtensorMap *map, 
         const int s = at % T::STAGES, round = at / T::STAGES;
         if (round > 0)
             mbarrier_wait(g.empty + s * 8, (round - 1) & 1);
+        if (at == 1) /* nobody's later tiles before everybody's first */
+            mbarrier_wait(g.full, 0);
         mbarrier_expect(g.full + s * 8, T::TILE_BYTES / 2);
         const uint32_t dst = g.tiles + s * T::TILE_BYTES + half * (T::BN / 2 * 128);
 #pragma unroll

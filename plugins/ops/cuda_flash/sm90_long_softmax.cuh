@@ -27,6 +27,19 @@ FLASH_DEVICE void long_load_queries(const flash_problem &a, const LongTile<T> &t
     cp_async_commit();
 }
 
+/* one thread for a row group */
+template <class T>
+FLASH_DEVICE void long_ask_queries(const flash_long_args &g, int tile, int rowgroup, uint32_t dst,
+                                   uint32_t full)
+{
+    const LongTile<T> t = long_tile<T>(g.p, tile);
+    mbarrier_expect(full, T::CHUNKS * 8192);
+#pragma unroll
+    for (int c = 0; c < T::CHUNKS; ++c)
+        tma_load(dst + c * 8192, &g.q, full, c * 64, t.row0 + rowgroup * 64, g.p.q.head ? t.h : 0,
+                 g.p.q.batch ? t.b : 0);
+}
+
 template <class T> FLASH_DEVICE void long_scores(LongState<T> &x, uint64_t dq, uint64_t dk)
 {
 #pragma unroll

@@ -4,12 +4,31 @@
 
 #include "sm90_long_softmax.cuh"
 
+/* What happens beside a tile's first product */
+template <class T> struct LongBegin {
+    const flash_long_args &g;
+    int next, rowgroup, part;
+    uint32_t queries, full; /* where the next tile's go, shared-memory addresses */
+
+    FLASH_DEVICE void operator()() const
+    {
+        if constexpr (T::TMA) {
+            if (elected())
+                tma_store_wait_read();
+            named_barrier(1 + rowgroup, T::SPLIT * 128); /* the tile before has left its place */
+            if (next >= 0 && part == 0 && (threadIdx.x & 127) == 0)
+                long_ask_queries<T>(g, next, rowgroup, queries, full);
+        }
+    }
+};
+
 template <class T> struct LongStream {
     const flash_problem &a;
     const LongRing &gk, &gv;
     uint64_t dq;
     int base; /* of the block's stream of key tiles */
     float c;
+    LongBegin<T> begin;
 };
 
 template <class T, FlashMax MAX>
@@ -30,6 +49,8 @@ FLASH_DEVICE int long_stream_plain(const LongStream<T> &w, LongState<T> &x, int 
         wgmma_fence();
         long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
         wgmma_commit();
+        if (i == part)
+            w.begin();
         wgmma_wait<0>();
         pin(x.s);
         long_release<T>(w.gk, at);
@@ -120,13 +141,16 @@ FLASH_DEVICE int long_stream_early(const LongStream<T> &w, LongState<T> &x, int 
     int lost = 0;
     float scale[2] = {1.f, 1.f};
     uint32_t even[T::BN / 4], odd[T::BN / 4];
-    if (part >= tiles)
+    if (part >= tiles) {
+        w.begin();
         return 0;
+    }
     long_await<T>(w.gk, w.base + part);
     pin(x.s);
     wgmma_fence();
     long_scores<T>(x, w.dq, long_keys<T>(w.gk, w.base + part));
     wgmma_commit();
+    w.begin();
     wgmma_wait<0>();
     pin(x.s);
     long_release<T>(w.gk, w.base + part);
@@ -185,14 +209,17 @@ FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, in
     int lost = 0;
     float scale[2] = {1.f, 1.f};
     uint32_t p[T::BN / 4];
-    if (part >= tiles)
+    if (part >= tiles) {
+        w.begin();
         return 0;
+    }
     int at = w.base + part;
     long_await<T>(w.gk, at);
     pin(x.s);
     wgmma_fence();
     long_scores<T>(x, w.dq, long_keys<T>(w.gk, at));
     wgmma_commit();
+    w.begin();
     wgmma_wait<0>();
     pin(x.s);
     long_release<T>(w.gk, at);

@@ -29,7 +29,9 @@ static int long_launch(const flash_problem *p, const flash_device *device, void 
     args.p = *p;
     if (T::TMA &&
         (!device->encode || long_map<T::BF>(&args.k, p->k, *p, T::BN / 2, device->encode) ||
-         long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode)))
+         long_map<T::BF>(&args.v, p->v, *p, T::BN / 2, device->encode) ||
+         tile_map(&args.q, T::BF, p->q, p->nq, p->h, *p, 64, device->encode) ||
+         tile_map(&args.out, T::BF, p->out, p->nq, p->h, *p, 16, device->encode)))
         return FLASH_NO_MAP;
     return launch(flash_long_kernel<T>, dim3((unsigned)(want > least ? want : least)), T::THREADS,
                   T::SMEM, stream, true, 1, args);
@@ -78,26 +80,40 @@ static int wide_launch(const flash_problem *p, const flash_device *device, void 
                   T::SMEM, stream, true, 1, args);
 }
 
-#define LONG(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                               \
+template <class Flat, class Tall> static int either_ready()
+{
+    const int code = long_ready<Flat>();
+    return code ? code : long_ready<Tall>();
+}
+
+template <class Flat, class Tall>
+static int either_launch(const flash_problem *p, const flash_device *device, void *stream)
+{
+    return flash_tall(p, device->sms) ? long_launch<Tall>(p, device, stream)
+                                      : long_launch<Flat>(p, device, stream);
+}
+
+#define SHAPE(D, BN, ROWS, SPLIT, STAGES, ORDER, MAX)                                              \
+    LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>
+
+#define LONG(...)                                                                                  \
     {                                                                                              \
-        long_ready<                                                                                \
-            LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER, FLASH_MAX_##MAX, LONG_BF>>, \
-            long_launch<LongShape<D, BN, ROWS, SPLIT, STAGES, FLASH_ORDER_##ORDER,                 \
-                                  FLASH_MAX_##MAX, LONG_BF>>                                       \
+        long_ready<SHAPE(__VA_ARGS__)>, long_launch<SHAPE(__VA_ARGS__)>                            \
     }
 
 #define MASS(D, BN, ROWS, STAGES)                                                                  \
     {                                                                                              \
-        mass_ready<                                                                                \
-            LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>,       \
-            mass_launch<                                                                           \
-                LongShape<D, BN, ROWS, 1, STAGES, FLASH_ORDER_SERIAL, FLASH_MAX_FULL, LONG_BF>>    \
+        mass_ready<SHAPE(D, BN, ROWS, 1, STAGES, SERIAL, FULL)>,                                   \
+            mass_launch<SHAPE(D, BN, ROWS, 1, STAGES, SERIAL, FULL)>                               \
     }
+
+typedef SHAPE(64, 64, 2, 2, 8, OVERLAP, FIRST) Flat64;
+typedef SHAPE(64, 128, 3, 1, 4, PLAIN, FIRST) Tall64;
 
 /* in the order of FLASH_LONG_DIMS */
 const flash_entry LONG_TABLE[FLASH_LONG_COUNT] = {
-    LONG(40, 96, 4, 1, 6, SERIAL, FIRST),
-    LONG(64, 96, 2, 2, 6, SERIAL, FIRST),
+    LONG(40, 80, 4, 1, 6, OVERLAP, FIRST),
+    {either_ready<Flat64, Tall64>, either_launch<Flat64, Tall64>},
     LONG(80, 128, 2, 1, 2, TURNS, FULL),
     LONG(128, 128, 2, 1, 2, TURNS, FIRST),
     LONG(160, 80, 2, 1, 2, TURNS, FIRST),

@@ -48,24 +48,6 @@ FLASH_DEVICE void wide_produce(const flash_long_args &g, int first, int last, in
     }
 }
 
-FLASH_DEVICE uint32_t cluster_address(uint32_t address, uint32_t rank)
-{
-    uint32_t r;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(address), "r"(rank));
-    return r;
-}
-
-FLASH_DEVICE void cluster_store(uint32_t address, float x)
-{
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
-}
-
-FLASH_DEVICE void cluster_sync()
-{
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::
-                     : "memory");
-}
-
 struct WideState {
     float s[32], o[128], shift[2], sum[2];
     uint32_t p[16];

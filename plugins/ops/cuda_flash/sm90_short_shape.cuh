@@ -1,0 +1,160 @@
+/* The short kernel's shapes, and how its blocks load: everything at once, in the order in which it
+ * is needed.
+ *
+ * Rows that TMA feeds well come by it, a box of 64 columns at a time; those of 80 bytes by 16-byte
+ * copies of all threads.
+ */
+#ifndef FLASH_SM90_SHORT_SHAPE_CUH
+#define FLASH_SM90_SHORT_SHAPE_CUH
+
+#include <cuda.h>
+
+#include "sm90_common.cuh"
+
+template <int D_, int BN_, int ROWS_, int SPLIT_, int TWINS_, int TURNS_, int BLOCKS_, bool MASS_,
+          bool BF_>
+struct ShortShape {
+    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TWINS = TWINS_,
+                         TURNS = TURNS_, BLOCKS = BLOCKS_;
+    static constexpr bool BF = BF_, MASS = MASS_, TMA = D % 16 == 0;
+    static constexpr int THREADS = ROWS * SPLIT * TWINS * 128, KEYS = BN * SPLIT,
+                         QUERIES = ROWS * 64;
+    static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
+    /* two warpgroups share the columns of O: the first takes so many */
+    static constexpr int LEFT = SPLIT * TWINS == 1 ? D : D > 64 ? 64 : 32;
+    static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
+                         K_BYTES = CHUNKS * BN * 128; /* K_BYTES: of one part */
+    static constexpr int FRONT = TURNS * Q_BYTES + SPLIT * K_BYTES,
+                         STAGED = FRONT + SPLIT * K_BYTES,
+                         TILES = STAGED + (TWINS > 1 ? Q_BYTES : 0); /* STAGED: the twins' O */
+    static constexpr int STATS = SPLIT > 1 ? 64 * SPLIT * 8 : 0;
+    static constexpr int MASS_BYTES = MASS ? 4 * (KEYS + 8) * 4 : 0; /* a row for each warp */
+    static constexpr int LOADS = TURNS + 1; /* copies: queries and keys, values, later queries */
+    static constexpr int BAR_COUNT = CHUNKS + SPLIT + 1; /* TMA: see short_ask_all; column sums */
+    /* the whole chip computes: exponentials are the limit, a quarter leaves for the other units */
+    static constexpr bool POLY = ROWS > 1;
+    static constexpr int SUMS = MASS ? BN / TWINS : 0; /* keys whose sums a warpgroup makes */
+    static constexpr int BARS = TILES + STATS + MASS_BYTES, SMEM = 1024 + BARS + BAR_COUNT * 8;
+    static_assert(TURNS == 1 || (SPLIT == 1 && !MASS && !TMA), "turns keep nothing but K and V");
+    static_assert(TWINS == 1 || (SPLIT == 1 && ROWS == 1 && TMA), "twins share no rows but 64");
+    static_assert(SPLIT == 1 || (SPLIT == 2 && ROWS == 1 && BN % 32 == 0),
+                  "P takes its part of K's");
+    static_assert(!MASS || ROWS == 1, "column sums are of 64 queries");
+};
+
+typedef struct flash_short_args {
+    flash_problem p;
+    CUtensorMap q, k, v,
+        out; /* boxes of 64, BN, BN and 16 rows; where the shape's rows come by TMA */
+} flash_short_args;
+
+template <class T> struct ShortPlace {
+    int b, h, hkv, row0; /* of the block's first query tile */
+    int rowgroup, part;
+};
+
+template <class T> FLASH_DEVICE ShortPlace<T> short_place(const flash_problem &a)
+{
+    constexpr int QUERIES = T::QUERIES * T::TURNS;
+    const int per_head = (a.nq + QUERIES - 1) / QUERIES, bh = blockIdx.x / per_head,
+              group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
+    ShortPlace<T> w;
+    w.b = bh / a.h;
+    w.h = bh - w.b * a.h;
+    w.hkv = a.h == a.hkv ? w.h : w.h / (a.h / a.hkv);
+    w.row0 = (blockIdx.x - bh * per_head) * QUERIES;
+    w.rowgroup = group % T::ROWS;
+    w.part = group / T::ROWS;
+    return w;
+}
+
+/* ---- by TMA ---- */
+
+template <class T> FLASH_DEVICE void short_bars(const flash_short_args &g, uint32_t base)
+{
+    for (int i = 0; i < T::CHUNKS + T::SPLIT; ++i)
+        mbarrier_init(base + T::BARS + i * 8, i < T::CHUNKS ? 1 : T::CHUNKS);
+    tensormap_prefetch(&g.q);
+    tensormap_prefetch(&g.k);
+    tensormap_prefetch(&g.v);
+    tensormap_prefetch(&g.out);
+}
+
+/* Each chunk of 64 columns has a warp that asks for it: Q and K, with a barrier of their own, then
+ * every part's values. Asking takes a thread 50 ns a box, and what is asked first arrives first. */
+template <class T>
+FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &w, uint32_t base)
+{
+    const flash_problem &a = g.p;
+    const int c = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 5, 0), qh = a.q.head ? w.h : 0,
+              qb = a.q.batch ? w.b : 0, kh = a.k.head ? w.hkv : 0, kb = a.k.batch ? w.b : 0,
+              vh = a.v.head ? w.hkv : 0, vb = a.v.batch ? w.b : 0;
+    const uint32_t bar = base + T::BARS + c * 8,
+                   keys = base + T::TURNS * T::Q_BYTES + c * (T::BN * 128),
+                   values = base + T::FRONT + c * (T::BN * 128);
+    if (c >= T::CHUNKS || !elected())
+        return;
+    mbarrier_expect(bar, (T::QUERIES + T::KEYS) * 128);
+#pragma unroll
+    for (int i = 0; i < T::ROWS; ++i)
+        tma_load(base + (i * T::CHUNKS + c) * 8192, &g.q, bar, c * 64, w.row0 + i * 64, qh, qb);
+#pragma unroll
+    for (int i = 0; i < T::SPLIT; ++i)
+        tma_load(keys + i * T::K_BYTES, &g.k, bar, c * 64, i * T::BN, kh, kb);
+#pragma unroll
+    for (int i = 0; i < T::SPLIT; ++i) {
+        const uint32_t full = base + T::BARS + (T::CHUNKS + i) * 8;
+        mbarrier_expect(full, T::BN * 128);
+        tma_load(values + i * T::K_BYTES, &g.v, full, c * 64, i * T::BN, vh, vb);
+    }
+}
+
+/* ---- by copies ---- */
+
+/* ROWS rows in tiles of TILE_ROWS; the pieces between the head dimension and the next multiple of
+ * 16 become zeros */
+template <class T, int TILE_ROWS, int ROWS>
+FLASH_DEVICE void short_load(uint32_t dst, const uint16_t *base, int64_t stride, int valid,
+                             int pieces)
+{
+    constexpr int WIDE = T::STEPS * 2;
+#pragma unroll 4
+    for (int id = threadIdx.x; id < ROWS * WIDE; id += T::THREADS) {
+        const int row = id / WIDE, piece = id % WIDE, tile = row / TILE_ROWS, r = row % TILE_ROWS;
+        const bool in = row < valid && piece < pieces;
+        cp_async16(dst + (tile * T::CHUNKS + (piece >> 3)) * (TILE_ROWS * 128) +
+                       swizzled(r, piece & 7),
+                   in ? base + row * stride + piece * 8 : base, in ? 16 : 0);
+    }
+}
+
+template <class T>
+FLASH_DEVICE void short_load_all(const flash_problem &a, const ShortPlace<T> &w, uint32_t base)
+{
+    const int pieces = a.d / 8;
+    const uint16_t *q = (const uint16_t *)a.q.data + w.b * a.q.batch + w.h * a.q.head +
+                        w.row0 * a.q.row,
+                   *k = (const uint16_t *)a.k.data + w.b * a.k.batch + w.hkv * a.k.head,
+                   *v = (const uint16_t *)a.v.data + w.b * a.v.batch + w.hkv * a.v.head;
+    short_load<T, 64, T::QUERIES>(base, q, a.q.row, a.nq - w.row0, pieces);
+    short_load<T, T::BN, T::KEYS>(base + T::TURNS * T::Q_BYTES, k, a.k.row, a.nk, pieces);
+    cp_async_commit();
+    short_load<T, T::BN, T::KEYS>(base + T::FRONT, v, a.v.row, a.nk, pieces);
+    cp_async_commit();
+#pragma unroll
+    for (int t = 1; t < T::TURNS; ++t) {
+        short_load<T, 64, T::QUERIES>(base + t * T::Q_BYTES, q + t * T::QUERIES * a.q.row, a.q.row,
+                                      a.nq - w.row0 - t * T::QUERIES, pieces);
+        cp_async_commit();
+    }
+}
+
+/* Waits for load `LOAD` of the block, for all threads. */
+template <class T, int LOAD> FLASH_DEVICE void short_copied()
+{
+    cp_async_wait<T::LOADS - 1 - LOAD>();
+    fence_proxy_async();
+    __syncthreads();
+}
+
+#endif
