@@ -32,8 +32,7 @@ struct LongShape {
     static constexpr int FEED_REGS = GROUPS == 4 ? 32 : GROUPS == 3 ? 32 : GROUPS == 2 ? 40 : 80;
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
     static constexpr int TILE_BYTES = CHUNKS * BN * 128; /* of K or of V */
-    static constexpr bool TMA =
-        D % 32 == 0; /* 80-byte rows are slow through TMA, 160-byte ones no faster */
+    static constexpr bool TMA = D % 16 == 0;             /* 80-byte rows are slow through TMA */
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192;
     static constexpr int MERGE_FLOATS = (SPLIT - 1) * ROWS * (D / 2 + 4) * 128;
     static constexpr int MAX_TILES = 2048; /* query tiles of one block */

@@ -16,7 +16,8 @@ template <class T> struct ShortMass {
     int own;                           /* keys of a block of the cluster */
     float share;                       /* of a head in the mean */
     uint32_t bar;                      /* tells when the block's keys have all their sums */
-    uint32_t to[VALUES], bars[VALUES]; /* where this warp's sums go, and their owner's mbarrier */
+    uint32_t to[VALUES], bars[VALUES]; /* where this warp's sums go (0: no key), and their owner's
+                                          mbarrier */
 
     /* the key of the lane's i-th sum, as short_halve leaves them: of a tile of 8 keys a lane has
      * two next to each other */
@@ -40,10 +41,11 @@ template <class T> struct ShortMass {
 #pragma unroll
         for (int i = 0; i < VALUES; ++i) {
             const int k = key(i, w.part), owner = k / own;
-            to[i] = k < a.nk ? cluster_address(
-                                   smem_address(shared + (w.h * 4 + warp) * own + k - owner * own),
-                                   owner)
-                             : 0;
+            to[i] = 0;
+            if (k >= a.nk)
+                continue;
+            to[i] = cluster_address(smem_address(shared + (w.h * 4 + warp) * own + k - owner * own),
+                                    owner);
             bars[i] = cluster_address(bar, owner);
         }
     }

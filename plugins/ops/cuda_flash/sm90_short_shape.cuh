@@ -31,8 +31,8 @@ struct ShortShape {
     static constexpr int MASS_BYTES = MASS ? 4 * (KEYS + 8) * 4 : 0; /* a row for each warp */
     static constexpr int LOADS = TURNS + 1; /* copies: queries and keys, values, later queries */
     static constexpr int BAR_COUNT = CHUNKS + SPLIT + 1; /* TMA: see short_ask_all; column sums */
-    /* the whole chip computes: exponentials are the limit, a quarter leaves for the other units */
-    static constexpr bool POLY = ROWS > 1;
+    /* twins compute every exponential twice: a quarter goes to the multiply-add units */
+    static constexpr bool POLY = TWINS > 1;
     static constexpr int SUMS = MASS ? BN / TWINS : 0; /* keys whose sums a warpgroup makes */
     static constexpr int BARS = TILES + STATS + MASS_BYTES, SMEM = 1024 + BARS + BAR_COUNT * 8;
     static_assert(TURNS == 1 || (SPLIT == 1 && !MASS && !TMA), "turns keep nothing but K and V");
