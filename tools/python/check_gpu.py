@@ -157,6 +157,9 @@ def cases():
         yield dict(b=1, h=2, nq=60, nk=70, d=10, dtype=dtype, wants=every)
         yield dict(b=2, h=8, nq=1024, nk=4096, d=40, dtype=dtype, layout="bnhd")
         yield dict(b=1, h=1, nq=700, nk=2048, d=512, dtype=dtype)
+        yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype)  # tall tiles, several a block
+        if dtype != F32:
+            yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype, grow=100.0)
 
 
 def quick_cases():
