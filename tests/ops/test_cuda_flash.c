@@ -15,6 +15,7 @@
 
 #include "flash_problem.h"
 #include "flash_select.h"
+#include "flash_split.h"
 
 static const char *plugin_folder;
 
@@ -132,12 +133,7 @@ static void test_tall_tiles(void **state)
 static void test_generic_reasons(void **state)
 {
     (void)state;
-    attn_op_call c = call_of(1, 4, 64, 1024, 64, 32);
-    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC); /* fp32 */
-    c = call_of(1, 4, 64, 1024, 64, 16);
-    c.flags = ATTN_CALL_BAND;
-    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
-    c.flags = 0;
+    attn_op_call c = call_of(1, 4, 64, 1024, 64, 16);
     c.bias = tensor(1, 4, 64, 1024, 16);
     assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
     c.bias = (attn_tensor){0};
@@ -151,6 +147,86 @@ static void test_generic_reasons(void **state)
     c = call_of(1, 4, 64, 1024, 64, 16);
     c.v.shape[3] = c.out.shape[3] = 32;
     assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+}
+
+/* Causal masks and windows have Hopper kernels up to D 160, whatever the number of keys; with a
+ * bias they are generic. */
+static void test_bands(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t nk, d;
+        int family, index;
+    } cases[] = {
+        {4096, 40, FLASH_BAND, 0},    {77, 64, FLASH_BAND, 1},    {256, 72, FLASH_BAND, 2},
+        {1024, 128, FLASH_BAND, 3},   {1024, 136, FLASH_BAND, 4}, {1024, 168, FLASH_GENERIC, 2},
+        {1024, 60, FLASH_GENERIC, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        attn_op_call c = call_of(2, 8, 100, cases[i].nk, cases[i].d, 16);
+        c.flags = ATTN_CALL_BAND;
+        c.band_lo = INT64_MIN;
+        const flash_choice choice = choice_of(&c, 1, 1);
+        if ((int)choice.family != cases[i].family || choice.index != cases[i].index)
+            fail_msg("%lld keys, D %lld under a band: family %d index %d", (long long)cases[i].nk,
+                     (long long)cases[i].d, choice.family, choice.index);
+        assert_int_equal(choice_of(&c, 0, 1).family, FLASH_GENERIC);
+        c.bias = tensor(2, 8, 100, cases[i].nk, 16);
+        assert_int_equal(choice_of(&c, 1, 1).family, FLASH_GENERIC);
+    }
+    attn_op_call c = call_of(2, 8, 300, 300, 64, 16);
+    c.flags = ATTN_CALL_BAND;
+    want_key_mass(&c);
+    const flash_choice choice = choice_of(&c, 1, 1); /* its second pass knows no band */
+    assert_int_equal(choice.family, FLASH_BAND);
+    assert_true(choice.second_pass);
+    assert_int_equal(choice.mass, -1);
+}
+
+/* fp32 has one family on every chip and for every call. */
+static void test_fp32(void **state)
+{
+    (void)state;
+    static const int64_t dims[][2] = {{8, 0},   {40, 0},  {41, 1},  {72, 2}, {81, 3},
+                                      {136, 4}, {192, 5}, {257, 6}, {512, 6}};
+    for (size_t i = 0; i < sizeof dims / sizeof dims[0]; i++) {
+        attn_op_call c = call_of(2, 8, 100, 333, dims[i][0], 32);
+        for (int hopper = 0; hopper < 2; hopper++) {
+            assert_int_equal(choice_of(&c, hopper, 0).family, FLASH_SPLIT);
+            assert_int_equal(choice_of(&c, hopper, 1).index, dims[i][1]);
+        }
+        c.flags = ATTN_CALL_BAND;
+        c.mask = tensor(2, 8, 100, 333, 32);
+        c.mask.code = ATTN_CODE_UINT;
+        c.mask.bits = 8;
+        assert_int_equal(choice_of(&c, 1, 1).family, FLASH_SPLIT);
+    }
+    attn_op_call c = call_of(1, 2, 100, 70, 24, 32);
+    c.v.shape[3] = c.out.shape[3] = 100; /* the wider of both decides */
+    assert_int_equal(choice_of(&c, 1, 1).index, 3);
+}
+
+/* What fp32 keeps in scratch: K and V as two fp16 parts in whole tiles of 64 keys, 48 columns for
+ * 40; with a second pass Q, too. */
+static void test_fp32_scratch(void **state)
+{
+    (void)state;
+    attn_op_call c = call_of(2, 8, 100, 77, 40, 32);
+    flash_problem p = problem_of(&c);
+    const flash_split_layout plain = flash_split_lay_out(&p, flash_split_columns(40), 0);
+    assert_int_equal(flash_split_columns(40), 48);
+    assert_int_equal(plain.k_rows, 128);
+    assert_int_equal(plain.v - plain.k, 2 * 16 * 128 * 48 * 2);
+    assert_int_equal(plain.back, 2 * (plain.v - plain.k));
+    assert_true(flash_scratch(&p, 1) >= plain.bytes && flash_scratch(&p, 1) < plain.bytes + 256);
+    want_key_mass(&c);
+    p = problem_of(&c);
+    const flash_split_layout both = flash_split_lay_out(&p, 48, 1);
+    assert_int_equal(both.back - both.q, 2 * 16 * 128 * 48 * 2);
+    assert_true(flash_scratch(&p, 1) >= both.bytes + 2 * 8 * 100 * 8 + 2 * 8 * 77 * 4);
+    c = call_of(1, 2, 10, 0, 64, 32); /* no keys: nothing to stage */
+    p = problem_of(&c);
+    assert_int_equal(flash_split_lay_out(&p, 64, 0).bytes, 0);
 }
 
 static void test_key_mass_and_scratch(void **state)
@@ -188,7 +264,7 @@ static void test_key_mass_and_scratch(void **state)
     c = call_of(2, 8, 4096, 4096, 40, 32); /* fp32: shift and sum of each row */
     want_key_mass(&c);
     choice = choice_of(&c, 1, 1);
-    assert_int_equal(choice.family, FLASH_GENERIC);
+    assert_int_equal(choice.family, FLASH_SPLIT);
     assert_int_equal(choice.lse_bytes, 2 * 8 * 4096 * 8);
 }
 
@@ -272,6 +348,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_tall_tiles),
         cmocka_unit_test(test_generic_reasons),
+        cmocka_unit_test(test_bands),
+        cmocka_unit_test(test_fp32),
+        cmocka_unit_test(test_fp32_scratch),
         cmocka_unit_test(test_key_mass_and_scratch),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_limits),

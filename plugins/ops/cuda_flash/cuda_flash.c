@@ -1,15 +1,16 @@
 /* cuda_flash: exact attention for NVIDIA GPUs in fp16, bf16 and fp32, without a score matrix in
  * memory.
  *
- * Hopper (compute capability 9.0) has two kernel families for fp16 and bf16; every other chip
- * from 8.0 on, and every call that those do not take (bias, mask, band, fp32, probabilities, odd
- * strides), is served by the generic one.
+ * Hopper (compute capability 9.0) has kernel families of its own for fp16 and bf16; every other
+ * chip from 8.0 on, and every call that those do not take (bias, mask, probabilities, odd strides),
+ * is served by the generic one; fp32 by a third on every chip.
  *
  *   cuda_flash.c        this file: the op
  *   flash_select.c      which kernels serve a call
  *   flash_kernel.h      what a kernel is told
  *   sm90_long.cuh       Hopper, long key sequences: a producer warpgroup, wgmma, online softmax;
- *                       with its parts sm90_long_feed, _softmax and _stream
+ *                       with its parts sm90_long_feed, _softmax and _stream; sm90_band_table.cuh:
+ *                       the same under a causal mask or a window
  *   sm90_mass.cuh       its second pass, for column sums
  *   sm90_wide.cuh       Hopper, head dimensions up to 512
  *   sm90_short.cuh      Hopper, up to 256 keys: a row in registers, column sums in the same pass;
@@ -18,7 +19,10 @@
  *   tile_map.cuh        tensor maps of q, k and v
  *   generic_mma.cuh     fp16 and bf16 through mma.sync, any call; a second pass for column sums
  *                       and probabilities
- *   generic_f32.cuh     fp32 on the multiply-add units, likewise
+ *   split_f32.cuh       fp32 on the tensor cores, any call: how operands become parts. A pass of
+ * its own does that to keys and values (split_stage.cuh, flash_split.h), the kernels
+ * (split_attention.cuh) multiply parts (split_products, _softmax and _tile); what fp16's few
+ * magnitudes cannot hold goes to split_again.cuh
  *
  * Check: meson test -C build ops (selection and refusals, no GPU needed); tools/check-gpu build
  * (all of it, on a GPU). Time: tools/python/bench_peers.py build.
@@ -62,12 +66,14 @@ static attn_status all_ready(int hopper, attn_error *err)
     } tables[] = {
         {flash_generic_f16, FLASH_GENERIC_COUNT, 0},
         {flash_generic_bf16, FLASH_GENERIC_COUNT, 0},
-        {flash_generic_f32, FLASH_GENERIC_COUNT, 0},
         {flash_second_f16, FLASH_GENERIC_COUNT, 0},
         {flash_second_bf16, FLASH_GENERIC_COUNT, 0},
-        {flash_second_f32, FLASH_GENERIC_COUNT, 0},
+        {flash_split, FLASH_SPLIT_COUNT, 0},
+        {flash_split_mass, FLASH_SPLIT_COUNT, 0},
         {flash_long_f16, FLASH_LONG_COUNT, 1},
         {flash_long_bf16, FLASH_LONG_COUNT, 1},
+        {flash_band_f16, FLASH_BAND_COUNT, 1},
+        {flash_band_bf16, FLASH_BAND_COUNT, 1},
         {flash_mass_f16, FLASH_MASS_COUNT, 1},
         {flash_mass_bf16, FLASH_MASS_COUNT, 1},
         {flash_short_f16[0], FLASH_SHORT_SETS * FLASH_SHORT_COUNT, 1},
@@ -95,6 +101,8 @@ static attn_status op_create(const attn_host *host, const attn_device *device,
     made->head.device = device->id;
     made->hopper = properties.major == 9 && properties.minor == 0;
     made->device.sms = properties.multiProcessorCount;
+    made->device.hopper = made->hopper;
+    made->device.smem = (int)properties.sharedMemPerBlockOptin;
     status = cuda_enter(NAME, device->id, &before, err);
     if (status == ATTN_OK) {
         enum cudaDriverEntryPointQueryResult found;
@@ -170,21 +178,23 @@ static const flash_entry *first_kernel(const flash_problem *p, const flash_choic
     const int bf16 = p->dtype == FLASH_BF16;
     if (c->family == FLASH_LONG)
         return bf16 ? &flash_long_bf16[c->index] : &flash_long_f16[c->index];
+    if (c->family == FLASH_BAND)
+        return bf16 ? &flash_band_bf16[c->index] : &flash_band_f16[c->index];
     if (c->family == FLASH_SHORT)
         return bf16 ? &flash_short_bf16[c->set][c->index] : &flash_short_f16[c->set][c->index];
-    return p->dtype == FLASH_F32 ? &flash_generic_f32[c->index]
-           : bf16                ? &flash_generic_bf16[c->index]
-                                 : &flash_generic_f16[c->index];
+    if (c->family == FLASH_SPLIT)
+        return &flash_split[c->index];
+    return bf16 ? &flash_generic_bf16[c->index] : &flash_generic_f16[c->index];
 }
 
 static const flash_entry *second_kernel(const flash_problem *p, int mass)
 {
+    if (p->dtype == FLASH_F32)
+        return &flash_split_mass[mass];
     if (mass >= 0)
         return p->dtype == FLASH_BF16 ? &flash_mass_bf16[mass] : &flash_mass_f16[mass];
     const int index = p->d <= 64 ? 0 : p->d <= 128 ? 1 : p->d <= 256 ? 2 : 3;
-    return p->dtype == FLASH_F32    ? &flash_second_f32[index]
-           : p->dtype == FLASH_BF16 ? &flash_second_bf16[index]
-                                    : &flash_second_f16[index];
+    return p->dtype == FLASH_BF16 ? &flash_second_bf16[index] : &flash_second_f16[index];
 }
 
 /* Scratch: what the second pass reads of each row (in fp32 shift and sum, else the log-sum-exp if
@@ -200,6 +210,8 @@ static void lay_out_scratch(flash_problem *p, const flash_choice *c, void *scrat
         p->lse.batch = (int64_t)p->h * p->nq;
     }
     p->scratch = c->mass_bytes ? (char *)scratch + c->lse_bytes : NULL;
+    if (c->staged_bytes)
+        p->staged = (char *)scratch + c->lse_bytes + (c->mass_bytes + 255) / 256 * 256;
 }
 
 static cudaError_t launch_all(const struct attn_op *op, flash_problem p, void *scratch,

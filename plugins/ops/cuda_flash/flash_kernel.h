@@ -31,6 +31,7 @@ typedef struct flash_problem {
     int64_t band_lo, band_hi;
     float scale;
     float *stats; /* fp32: [B, H, Nq, 2], each row's shift (log2) and sum, for the second pass */
+    void *staged; /* fp32: its operands in parts (flash_split.h) */
     void *scratch;
 } flash_problem;
 

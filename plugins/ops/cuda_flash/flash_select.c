@@ -1,4 +1,5 @@
 #include "flash_select.h"
+#include "flash_split.h"
 
 #include <stddef.h>
 
@@ -20,14 +21,13 @@ int flash_rows_whole(const flash_problem *p)
     return view_whole(&p->q) && view_whole(&p->k) && view_whole(&p->v) && view_whole(&p->out);
 }
 
-/* The Hopper kernels know no bias, mask or band; offsets within a tile fit 32 bits, tensor maps
- * want positive strides. */
+/* The Hopper kernels know no bias or mask, and only one a band; offsets within a tile fit 32 bits,
+ * tensor maps want positive strides. */
 static int hopper_takes(const flash_problem *p)
 {
     const int64_t most = INT64_C(1) << 22;
-    if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->band || p->d != p->dv ||
-        p->d % 8 != 0 || p->nk == 0 ||
-        !(p->scale > 0)) /* the kernels take the maximum before the scale */
+    if (p->dtype == FLASH_F32 || p->bias.data || p->mask.data || p->d != p->dv || p->d % 8 != 0 ||
+        p->nk == 0 || !(p->scale > 0)) /* the kernels take the maximum before the scale */
         return 0;
     if (p->q.row > most || p->k.row <= 0 || p->k.row > most || p->v.row <= 0 || p->v.row > most)
         return 0;
@@ -56,7 +56,10 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
         return c;
     if (hopper && aligned && hopper_takes(p)) {
         const int s = first_holding(short_dims, FLASH_SHORT_COUNT, p->d), set = short_set(p);
-        if (s >= 0 && set >= 0 && !p->probs.data) {
+        if (p->band) {
+            c.family = s >= 0 ? FLASH_BAND : FLASH_NOTHING;
+            c.index = s;
+        } else if (s >= 0 && set >= 0 && !p->probs.data) {
             c.family = FLASH_SHORT;
             c.index = s;
             c.set = set;
@@ -65,7 +68,10 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
             c.index = first_holding(long_dims, FLASH_LONG_COUNT, p->d);
         }
     }
-    if (c.family == FLASH_NOTHING) {
+    if (p->dtype == FLASH_F32) {
+        c.family = FLASH_SPLIT;
+        c.index = first_holding(long_dims, FLASH_SPLIT_COUNT, wide);
+    } else if (c.family == FLASH_NOTHING) {
         c.family = FLASH_GENERIC;
         c.index = first_holding(generic_dims, FLASH_GENERIC_COUNT, wide);
     }
@@ -80,17 +86,24 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
     if (c.second_pass && c.family == FLASH_LONG && !p->probs.data && p->h == p->hkv &&
         p->q.row > 0 && p->q.head >= 0 && p->q.batch >= 0)
         c.mass = first_holding(short_dims, FLASH_MASS_COUNT, p->d); /* the same sizes */
+    if (c.second_pass && c.family == FLASH_SPLIT)
+        c.mass = c.index; /* it reads what was staged for the first */
     if (c.second_pass && p->dtype == FLASH_F32)
         c.lse_bytes = (rows * 2 * sizeof(float) + 255) / 256 * 256;
     else if (c.second_pass && !p->lse.data)
         c.lse_bytes = (rows * sizeof(float) + 255) / 256 * 256;
+    if (c.family == FLASH_SPLIT)
+        c.staged_bytes =
+            (255 - (c.mass_bytes + 255) % 256) +
+            flash_split_lay_out(p, flash_split_columns(long_dims[c.index]), c.second_pass).bytes;
     return c;
 }
 
 uint64_t flash_scratch(const flash_problem *p, int hopper)
 {
     const flash_choice fast = flash_select(p, hopper, 1), slow = flash_select(p, hopper, 0);
-    const uint64_t a = fast.lse_bytes + fast.mass_bytes, b = slow.lse_bytes + slow.mass_bytes;
+    const uint64_t a = fast.lse_bytes + fast.mass_bytes + fast.staged_bytes,
+                   b = slow.lse_bytes + slow.mass_bytes + slow.staged_bytes;
     return a > b ? a : b;
 }
 

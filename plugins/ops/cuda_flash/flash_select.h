@@ -5,8 +5,8 @@
 
 #include "flash_kernel.h"
 
-/* The compiled head dimensions of the Hopper kernels; a call takes the smallest that holds its own.
- */
+/* The compiled head dimensions of the Hopper kernels and of the fp32 ones (those of
+ * FLASH_LONG_DIMS); a call takes the smallest that holds its own. */
 #define FLASH_LONG_DIMS                                                                            \
     {                                                                                              \
         40, 64, 80, 128, 160, 256, 512                                                             \
@@ -15,7 +15,13 @@
     {                                                                                              \
         40, 64, 80, 128, 160                                                                       \
     }
-enum { FLASH_LONG_COUNT = 7, FLASH_SHORT_COUNT = 5, FLASH_MASS_COUNT = 5 };
+enum {
+    FLASH_LONG_COUNT = 7,
+    FLASH_BAND_COUNT = 5, /* sizes of FLASH_SHORT_DIMS */
+    FLASH_SHORT_COUNT = 5,
+    FLASH_MASS_COUNT = 5,
+    FLASH_SPLIT_COUNT = 7
+};
 
 /* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
 enum {
@@ -30,13 +36,22 @@ enum {
 /* head dimensions up to 64, 128, 256, 512 */
 enum { FLASH_GENERIC_COUNT = 4 };
 
-typedef enum flash_family { FLASH_NOTHING, FLASH_LONG, FLASH_SHORT, FLASH_GENERIC } flash_family;
+/* FLASH_BAND: FLASH_LONG where queries see a band of the keys. FLASH_SPLIT: fp32. FLASH_GENERIC:
+ * fp16 and bf16 where no kernel of Hopper's own serves. */
+typedef enum flash_family {
+    FLASH_NOTHING,
+    FLASH_LONG,
+    FLASH_BAND,
+    FLASH_SHORT,
+    FLASH_GENERIC,
+    FLASH_SPLIT
+} flash_family;
 
 typedef struct flash_choice {
     flash_family family;
     int index; /* which compiled head dimension */
     int set;   /* FLASH_SHORT: which key count */
-    int mass;  /* FLASH_LONG with column sums: the second pass's compiled head dimension, or -1: the
+    int mass;  /* second pass of FLASH_LONG and FLASH_SPLIT: its compiled head dimension, or -1: the
                   generic one */
     int second_pass; /* probabilities or column sums come from a pass over Q K^T with the
                         log-sum-exp */
@@ -44,7 +59,8 @@ typedef struct flash_choice {
                         no scratch */
     int mass_parts;  /* partial column sums a head, 0: none wanted, or none left to add */
     uint64_t lse_bytes, mass_bytes; /* scratch: own log-sum-exp (fp32: shifts and sums, which
-                                       round less), then partial sums */
+                                       round less), then partial sums, */
+    uint64_t staged_bytes;          /* then fp32's operands in parts */
 } flash_choice;
 
 #ifdef __cplusplus

@@ -5,6 +5,7 @@
 
 template <class T> static int generic_ready()
 {
+    static_assert(T::SMEM <= FLASH_LEAST_SMEM, "it serves every chip");
     return allow_smem(generic_attention_kernel<T>, T::SMEM);
 }
 
@@ -18,6 +19,7 @@ static int generic_launch(const flash_problem *p, const flash_device *, void *st
 
 template <class T> static int second_ready()
 {
+    static_assert(T::MASS_SMEM <= FLASH_LEAST_SMEM, "it serves every chip");
     return allow_smem(generic_mass_kernel<T>, T::MASS_SMEM);
 }
 
@@ -41,6 +43,6 @@ static int second_launch(const flash_problem *p, const flash_device *, void *str
     }
 
 const flash_entry GENERIC_TABLE[FLASH_GENERIC_COUNT] = {
-    GENERIC(64, 64, 64), GENERIC(128, 128, 64), GENERIC(256, 256, 32), GENERIC(512, 256, 32)};
+    GENERIC(64, 64, 64), GENERIC(128, 128, 64), GENERIC(256, 256, 32), GENERIC(512, 256, 16)};
 const flash_entry SECOND_TABLE[FLASH_GENERIC_COUNT] = {SECOND(64, 64), SECOND(128, 64),
                                                        SECOND(256, 64), SECOND(512, 32)};

@@ -41,7 +41,7 @@ FLASH_DEVICE void long_merge(LongState<T> &x, float *merge, int rowgroup, int pa
 #pragma unroll
             for (int r = 0; r < 2; ++r) {
                 const float other = from[r * 128], m = fmaxf(x.shift[r], other);
-                mine[r] = exp2_fast(x.shift[r] - m);
+                mine[r] = T::BAND && x.shift[r] == m ? 1.f : exp2_fast(x.shift[r] - m);
                 theirs[r] = other == -INFINITY ? 0.f : exp2_fast(other - m);
                 x.sum[r] = x.sum[r] * mine[r] + from[(2 + r) * 128] * theirs[r];
                 x.shift[r] = m;
@@ -79,7 +79,7 @@ FLASH_DEVICE void long_store(const flash_long_args &g, const LongTile<T> &t, Lon
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         sum[r] = quad_sum(x.sum[r]);
-        f[r] = reciprocal(sum[r]);
+        f[r] = T::BAND && sum[r] == 0.f ? 0.f : reciprocal(sum[r]);
     }
     named_barrier(1 + T::ROWS + rowgroup, 128); /* all four warps' products have read Q */
     rows_to_shared<T::BF, T::D, 0, 8192>(rows, x.o, f[0], f[1]);
@@ -165,6 +165,10 @@ FLASH_DEVICE bool long_consume(const flash_long_args &g, int tile, int next, int
                              gv,
                              tile_descriptor(smem_address(mine), 16),
                              base,
+                             t.first,
+                             t.count,
+                             t.row0 + rowgroup * 64 + ((int)threadIdx.x >> 5 & 3) * 16 +
+                                 ((int)threadIdx.x & 31) / 4,
                              a.scale * 1.4426950408889634f,
                              {g, next, rowgroup, part, smem_address(places.of(n + 1, rowgroup)),
                               places.bar(n + 1, rowgroup)}};
@@ -198,8 +202,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
      * a whole block at one place (compute-sanitizer's synccheck says so). */
     uint64_t *all_done = query_bars + 2 * T::ROWS;
     uint32_t *redo = (uint32_t *)(all_done + 1);
-    const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h,
-              key_tiles = (a.nk + T::BN - 1) / T::BN;
+    const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h;
 
     if constexpr (T::D % 16 != 0) /* columns past D that a 16-wide step reads must hold zeros */
         for (int i = threadIdx.x; i < (2 * T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16;
@@ -245,12 +248,13 @@ __global__ void __launch_bounds__(T::THREADS, 1)
         int n = 0, base = 0;
         long_queries_first<T>(g, blockIdx.x, n, places, rowgroup, part);
 #pragma unroll 1
-        for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n, base += key_tiles) {
+        for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n) {
             const int next = t + (int)gridDim.x;
             const bool lost = long_consume<T, T::MAX>(g, t, next < tiles ? next : -1, n, gk, gv,
                                                       base, places, rowgroup, part);
             if (T::MAX == FLASH_MAX_FIRST && lost)
                 atomicOr(&redo[n >> 5], 1u << (n & 31));
+            base += long_tile<T>(a, t).count;
         }
         if constexpr (T::MAX == FLASH_MAX_FIRST) {
             __syncwarp(); /* every lane's marks */
@@ -268,7 +272,7 @@ __global__ void __launch_bounds__(T::THREADS, 1)
                     long_queries_first<T>(g, t, at, places, rowgroup, part);
                     long_consume<T, FLASH_MAX_FULL>(g, t, -1, at, gk, gv, base, places, rowgroup,
                                                     part);
-                    base += key_tiles;
+                    base += long_tile<T>(a, t).count;
                     ++at;
                 }
         }

@@ -20,13 +20,16 @@ enum FlashOrder {
     FLASH_ORDER_EARLY
 };
 
+/* BAND: queries see a band of the keys (causal, window): tiles outside it are not fed, the others
+ * masked where they cross its edges. With FIRST the band must have no lower edge: a row that sees
+ * nothing of its part's first tile then sees nothing of the later ones. */
 template <int D_, int BN_, int ROWS_, int SPLIT_, int STAGES_, FlashOrder ORDER_, FlashMax MAX_,
-          bool BF_>
+          bool BF_, bool BAND_ = false>
 struct LongShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, STAGES = STAGES_;
     static constexpr FlashOrder ORDER = ORDER_;
     static constexpr FlashMax MAX = MAX_;
-    static constexpr bool BF = BF_;
+    static constexpr bool BF = BF_, BAND = BAND_;
     static constexpr int GROUPS = ROWS * SPLIT, THREADS = GROUPS * 128 + 128;
     static constexpr int REGS = GROUPS == 4 ? 112 : GROUPS == 3 ? 160 : GROUPS == 2 ? 232 : 240;
     static constexpr int FEED_REGS = GROUPS == 4 ? 32 : GROUPS == 3 ? 32 : GROUPS == 2 ? 40 : 80;
@@ -55,16 +58,41 @@ typedef struct flash_long_args {
 
 template <class T> struct LongTile {
     int b, h, row0;
+    int first, count; /* its key tiles */
 };
 
+/* Which key tiles hold what rows [row0, row0 + ROWS * 64) see of the band. */
+template <class T> FLASH_DEVICE void long_span(const flash_problem &a, LongTile<T> &t)
+{
+    t.first = 0;
+    t.count = (a.nk + T::BN - 1) / T::BN;
+    if constexpr (T::BAND) {
+        const int64_t bottom = min(t.row0 + T::ROWS * 64, a.nq) - 1, all = a.nk,
+                      left = min(max(t.row0 + a.band_lo, (int64_t)0), all),
+                      right = min(bottom + a.band_hi + 1, all);
+        t.first = (int)(left / T::BN);
+        t.count = right > left ? (int)((right + T::BN - 1) / T::BN) - t.first : 0;
+    }
+}
+
+/* Under a band tiles differ in work: the later rows, which a causal mask gives the most, come
+ * first, over some heads at a time so that their keys stay in the L2 cache. */
 template <class T> FLASH_DEVICE LongTile<T> long_tile(const flash_problem &a, int tile)
 {
     const int per_head = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64);
     LongTile<T> t;
-    const int bh = tile / per_head;
+    int bh = tile / per_head, row = tile - bh * per_head;
+    if constexpr (T::BAND) {
+        constexpr int HEADS = 16;
+        const int from = tile / (per_head * HEADS) * HEADS, heads = min(HEADS, a.b * a.h - from),
+                  at = tile - from * per_head;
+        bh = from + at % heads;
+        row = per_head - 1 - at / heads;
+    }
     t.b = bh / a.h;
     t.h = bh - t.b * a.h;
-    t.row0 = (tile - bh * per_head) * T::ROWS * 64;
+    t.row0 = row * T::ROWS * 64;
+    long_span<T>(a, t);
     return t;
 }
 
@@ -83,11 +111,11 @@ FLASH_DEVICE void long_feed_tma(const flash_problem &a, const CUtensorMap *map, 
     const int half = (threadIdx.x >> 5) & 1, head = broadcast_head ? 0 : t.h / (a.h / a.hkv),
               batch = broadcast_batch ? 0 : t.b;
     if ((threadIdx.x & 31) != 0) {
-        at += (a.nk + T::BN - 1) / T::BN;
+        at += t.count;
         return;
     }
 #pragma unroll 1
-    for (int j = 0; j < a.nk; j += T::BN, ++at) {
+    for (int i = 0, j = t.first * T::BN; i < t.count; ++i, j += T::BN, ++at) {
         const int s = at % T::STAGES, round = at / T::STAGES;
         if (round > 0)
             mbarrier_wait(g.empty + s * 8, (round - 1) & 1);
@@ -166,10 +194,10 @@ FLASH_DEVICE void long_feed_copies(const flash_problem &a, const flash_view &vie
 {
     const LongTile<T> t = long_tile<T>(a, tile);
     const int pieces = a.d / 8;
-    const uint16_t *base =
-        (const uint16_t *)view.data + t.b * view.batch + t.h / (a.h / a.hkv) * view.head;
+    const uint16_t *base = (const uint16_t *)view.data + t.b * view.batch +
+                           t.h / (a.h / a.hkv) * view.head + (int64_t)t.first * T::BN * view.row;
 #pragma unroll 1
-    for (int j = 0; j < a.nk; j += T::BN, base += T::BN * view.row) {
+    for (int i = 0, j = t.first * T::BN; i < t.count; ++i, j += T::BN, base += T::BN * view.row) {
         const int s = f.count % T::STAGES, round = f.count / T::STAGES;
         if (round > 0 && !mbarrier_ready(g.empty + s * 8, (round - 1) & 1)) {
             /* announce what has been loaded before waiting: the consumers may need it to make space

@@ -71,6 +71,23 @@ template <class T> FLASH_DEVICE void long_mask_tail(LongState<T> &x, int keys)
             x.s[i] = -INFINITY;
 }
 
+/* Keys from key0 on against rows from `row` on, the thread's first: what lies outside the band is
+ * not seen. Most tiles lie wholly inside for all of the warp's rows. */
+template <class T>
+FLASH_DEVICE void long_mask_band(LongState<T> &x, const flash_problem &a, int row, int key0)
+{
+    const int top = row - ((threadIdx.x & 31) >> 2), lo = (int)a.band_lo, hi = (int)a.band_hi;
+    if (key0 - (top + 15) >= lo && key0 + T::BN - 1 - top <= hi)
+        return;
+    const int away = key0 + (threadIdx.x & 3) * 2 - row;
+#pragma unroll
+    for (int i = 0; i < T::BN / 2; ++i) {
+        const int at = away + (i >> 2) * 8 + (i & 1) - ((i >> 1) & 1) * 8;
+        if (at < lo || at > hi)
+            x.s[i] = -INFINITY;
+    }
+}
+
 template <class T> FLASH_DEVICE float long_row_max(const LongState<T> &x, int r)
 {
     float m = fmaxf(x.s[r * 2], x.s[r * 2 + 1]);
@@ -89,11 +106,12 @@ FLASH_DEVICE void long_softmax(LongState<T> &x, float c, float (&scale)[2])
     for (int r = 0; r < 2; ++r) {
         if constexpr (NEW_SHIFT) {
             const float m = fmaxf(x.shift[r], long_row_max<T>(x, r) * c);
-            scale[r] = exp2_fast(x.shift[r] - m);
+            /* a row that has seen no key yet */
+            scale[r] = exp2_fast(x.shift[r] - (T::BAND && m == -INFINITY ? 0.f : m));
             x.shift[r] = m;
             x.sum[r] *= scale[r];
         }
-        const float shift = x.shift[r];
+        const float shift = T::BAND && x.shift[r] == -INFINITY ? 0.f : x.shift[r];
         float sum = 0.f;
 #pragma unroll
         for (int j = 0; j < T::BN / 8; ++j)
@@ -143,23 +161,6 @@ template <class T> FLASH_DEVICE void long_pack(const LongState<T> &x, uint32_t (
 #pragma unroll
     for (int i = 0; i < T::BN / 4; ++i)
         p[i] = pack2<T::BF>(x.s[i * 2], x.s[i * 2 + 1]);
-}
-
-/* One tile's softmax between its two products. Returns as long_watch; O is not touched. */
-template <class T, FlashMax MAX>
-FLASH_DEVICE int long_between(LongState<T> &x, float c, bool first, int keys, float (&scale)[2])
-{
-    int state = 0;
-    if (keys < T::BN)
-        long_mask_tail<T>(x, keys);
-    if (MAX == FLASH_MAX_FULL || first) {
-        long_softmax<T, true>(x, c,
-                              scale); /* O is zero before the first tile, if it is the first */
-    } else {
-        long_softmax<T, false>(x, c, scale);
-        state = long_watch<T>(x, scale);
-    }
-    return state;
 }
 
 /* O is at rest. With a maximum per tile, multiplying always is faster than asking whether to. */

@@ -26,15 +26,39 @@ template <class T> struct LongStream {
     const flash_problem &a;
     const LongRing &gk, &gv;
     uint64_t dq;
-    int base; /* of the block's stream of key tiles */
+    int base;         /* of the block's stream of key tiles */
+    int first, count; /* the query tile's key tiles */
+    int row;          /* the thread's first row */
     float c;
     LongBegin<T> begin;
 };
 
+/* One tile's softmax between its two products. Returns as long_watch; O is not touched. */
+template <class T, FlashMax MAX>
+FLASH_DEVICE int long_between(const LongStream<T> &w, LongState<T> &x, bool first, int tile,
+                              float (&scale)[2])
+{
+    const int key0 = (w.first + tile) * T::BN;
+    const float c = w.c;
+    int state = 0;
+    if (w.a.nk - key0 < T::BN)
+        long_mask_tail<T>(x, w.a.nk - key0);
+    if constexpr (T::BAND)
+        long_mask_band<T>(x, w.a, w.row, key0);
+    if (MAX == FLASH_MAX_FULL || first) {
+        long_softmax<T, true>(x, c,
+                              scale); /* O is zero before the first tile, if it is the first */
+    } else {
+        long_softmax<T, false>(x, c, scale);
+        state = long_watch<T>(x, scale);
+    }
+    return state;
+}
+
 template <class T, FlashMax MAX>
 FLASH_DEVICE int long_stream_plain(const LongStream<T> &w, LongState<T> &x, int part)
 {
-    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    const int tiles = w.count;
     int lost = 0;
     float scale[2] = {1.f, 1.f};
     uint32_t p[T::BN / 4];
@@ -60,7 +84,7 @@ FLASH_DEVICE int long_stream_plain(const LongStream<T> &w, LongState<T> &x, int 
             if (i != part)
                 long_release<T>(w.gv, at - T::SPLIT);
         }
-        const int state = long_between<T, MAX>(x, w.c, i == part, w.a.nk - i * T::BN, scale);
+        const int state = long_between<T, MAX>(w, x, i == part, i, scale);
         long_rescale<T, MAX>(x, state, scale);
         long_pack<T>(x, p);
         lost |= state;
@@ -76,6 +100,8 @@ FLASH_DEVICE int long_stream_plain(const LongStream<T> &w, LongState<T> &x, int 
             long_release<T>(w.gv, at);
         }
     }
+    if (T::BAND && part >= tiles)
+        w.begin();
     if constexpr (T::ORDER == FLASH_ORDER_PLAIN) {
         wgmma_wait<0>();
         pin(x.o);
@@ -107,7 +133,7 @@ FLASH_DEVICE int long_early_step(const LongStream<T> &w, LongState<T> &x,
     wgmma_wait<1>();
     pin(x.s);
     long_release<T>(w.gk, at);
-    const int state = long_between<T, MAX>(x, w.c, false, w.a.nk - i * T::BN, scale);
+    const int state = long_between<T, MAX>(w, x, false, i, scale);
     long_pack<T>(x, p);
     pin(p);
     wgmma_wait<0>();
@@ -137,7 +163,7 @@ FLASH_DEVICE void long_overlap_last(const LongStream<T> &w, LongState<T> &x,
 template <class T, FlashMax MAX>
 FLASH_DEVICE int long_stream_early(const LongStream<T> &w, LongState<T> &x, int part)
 {
-    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    const int tiles = w.count;
     int lost = 0;
     float scale[2] = {1.f, 1.f};
     uint32_t even[T::BN / 4], odd[T::BN / 4];
@@ -154,7 +180,7 @@ FLASH_DEVICE int long_stream_early(const LongStream<T> &w, LongState<T> &x, int 
     wgmma_wait<0>();
     pin(x.s);
     long_release<T>(w.gk, w.base + part);
-    lost |= long_between<T, MAX>(x, w.c, true, w.a.nk - part * T::BN, scale);
+    lost |= long_between<T, MAX>(w, x, true, part, scale);
     long_pack<T>(x, even);
 #pragma unroll 1
     for (int i = part + T::SPLIT;; i += 2 * T::SPLIT) {
@@ -204,7 +230,7 @@ FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, in
                                      int part)
 {
     constexpr bool TURNS = T::ORDER == FLASH_ORDER_TURNS;
-    const int tiles = (w.a.nk + T::BN - 1) / T::BN;
+    const int tiles = w.count;
     const LongTurns<T> turns = {T::SPLIT > 1 ? part : rowgroup};
     int lost = 0;
     float scale[2] = {1.f, 1.f};
@@ -223,7 +249,7 @@ FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, in
     wgmma_wait<0>();
     pin(x.s);
     long_release<T>(w.gk, at);
-    lost |= long_between<T, MAX>(x, w.c, true, w.a.nk - part * T::BN, scale);
+    lost |= long_between<T, MAX>(w, x, true, part, scale);
     long_pack<T>(x, p);
     if (TURNS && tiles >= T::SPLIT)
         turns.begin();
@@ -248,7 +274,7 @@ FLASH_DEVICE int long_stream_overlap(const LongStream<T> &w, LongState<T> &x, in
         wgmma_wait<1>();
         pin(x.s);
         long_release<T>(w.gk, at);
-        const int state = long_between<T, MAX>(x, w.c, false, w.a.nk - i * T::BN, scale);
+        const int state = long_between<T, MAX>(w, x, false, i, scale);
         wgmma_wait<0>();
         pin(x.o);
         pin(p);
