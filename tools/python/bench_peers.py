@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Times op plugins beside PyTorch's attention backends on an NVIDIA GPU, in one process and on the same memory.
 
-    python3 bench_peers.py [--json FILE] [--between other|inputs] [--shape B,H,Nq,Nk,D[,dtype[,layout]]]... PLUGIN.so ...
+    python3 bench_peers.py [--rows main|fp32|band] [--json FILE] [--between other|inputs] [--shape B,H,Nq,Nk,D[,dtype[,layout]]]... PLUGIN.so ...
 
 Each call is checked against float64 before it is timed. Times are medians of CUDA graph replays (a graph holds many
 calls that rotate over buffers larger than the L2 cache), ours and the peers' in alternating rounds. `ratio` is the
 fastest peer's time over ours. Peers: cuDNN, FlashAttention-2, memory-efficient and math through
-torch.nn.attention.sdpa_kernel. For key_mass the peer stores the map: softmax of baddbmm, bmm, mean and sum.
+torch.nn.attention.sdpa_kernel, for fp32 without TF32. For key_mass the peer stores the map: softmax of baddbmm, bmm, mean and sum.
 
 --between puts a kernel of PyTorch's before each call, ours and the peers' alike: `other` works on memory of its own,
 `inputs` writes q, k and v anew, as the projections of a model do just before. Times are then those of both kernels
@@ -29,7 +29,7 @@ BACKENDS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTEN
             "mem_efficient": SDPBackend.EFFICIENT_ATTENTION, "math": SDPBackend.MATH}
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 BOUND = {"fp16": 1e-3, "bf16": 8e-3, "fp32": 2e-6}
-# B, H, Nq, Nk, D, dtype, layout, key_mass
+# B, H, Nq, Nk, D, dtype, layout, key_mass[, causal]
 SHAPES = [
     (2, 8, 4096, 4096, 40, "fp16", "bhnd", 0), (2, 8, 4096, 4096, 40, "fp16", "bnhd", 0),
     (2, 8, 4096, 4096, 40, "bf16", "bhnd", 0), (2, 8, 16384, 16384, 40, "fp16", "bhnd", 0),
@@ -43,6 +43,11 @@ SHAPES = [
     (2, 8, 64, 64, 160, "fp16", "bhnd", 1), (2, 8, 256, 256, 160, "fp16", "bhnd", 1),
     (2, 8, 4096, 4096, 40, "fp16", "bhnd", 1),
 ]
+FP32 = [s[:5] + ("fp32",) + s[6:] for s in SHAPES if s[3] != 16384 and s[5] == "fp16" and s[6] == "bhnd"]
+FP32 += [(32, 8, 128, 128, 64, "fp32", "bhnd", 0), (1, 2, 2048, 2048, 256, "fp32", "bhnd", 0)]
+BAND = [(2, 16, n, n, d, dtype, "bhnd", 0, 1) for dtype in ("fp16", "bf16") for n in (4096, 1024) for d in (64, 128)]
+BAND += [(1, 24, 4608, 4608, 128, "fp16", "bhnd", 0, 1)] + [(2, 8, 4096, 4096, d, "fp16", "bhnd", 0, 1) for d in (40, 80, 160)]
+ROWS = {"main": SHAPES, "fp32": FP32, "band": BAND}
 
 
 def tensors(shape, dtype, layout):
@@ -88,12 +93,15 @@ def stored_map(q, k, v):
     return torch.bmm(p, v.reshape(b * h, -1, d)), p.reshape(b, h, n, -1).mean(1).sum(1)
 
 
-def verify(op, shape, dtype, layout, mass):
+CAUSAL = (-2 ** 63, 0)
+
+
+def verify(op, shape, dtype, layout, mass, causal):
     b, h, nq, nk, d = shape
     q, k, v = tensors((b, h, nq, d), dtype, layout), tensors((b, h, nk, d), dtype, layout), tensors((b, h, nk, d), dtype, layout)
     out = torch.full_like(q, float("nan"))
     sums = torch.full((b, nk), float("nan"), device=DEV) if mass else None
-    c = op.call(q, k, v, out, key_mass=sums)
+    c = op.call(q, k, v, out, key_mass=sums, band=CAUSAL if causal else None)
     plan, need = op.prepare(c)
     scratch = torch.full((max(need // 4, 1),), float("nan"), device=DEV)
     op.run(plan, c, torch.cuda.current_stream().cuda_stream, scratch)
@@ -104,6 +112,8 @@ def verify(op, shape, dtype, layout, mass):
     for i in range(b):
         for j in range(h if mass else min(h, 4)):
             s = q[i, j, :step].double() @ k[i, j].double().T * d ** -0.5
+            if causal:
+                s = s.masked_fill(torch.ones_like(s, dtype=torch.bool).triu(1), float("-inf"))
             p = torch.softmax(s, -1)
             want = p @ v[i, j].double()
             error += (out[i, j, :step].double() - want).pow(2).sum().item()
@@ -125,12 +135,12 @@ def with_between(kind, data):
     return [lambda x=x: torch._foreach_mul_(x, 1.0) for x in data]
 
 
-def bench(ops, shape, dtype_name, layout, mass, rounds, between=None):
+def bench(ops, shape, dtype_name, layout, mass, causal, rounds, between=None):
     b, h, nq, nk, d = shape
     dtype = DTYPES[dtype_name]
     size = 2 if dtype != torch.float32 else 4
     sets = max(2, min(64, math.ceil(150e6 / (size * d * b * h * 2 * (nq + nk)))))
-    flop = 4.0 * b * h * nq * nk * d
+    flop = (2.0 if causal else 4.0) * b * h * nq * nk * d
     n = max(sets, min(400, int(2e12 / flop) + 1))  # a graph's own start takes 10 us
     data = [[tensors((b, h, nq, d), dtype, layout), tensors((b, h, nk, d), dtype, layout), tensors((b, h, nk, d), dtype, layout)] for _ in range(sets)]
     graphs, errors, keep = {}, {}, []
@@ -154,18 +164,18 @@ def bench(ops, shape, dtype_name, layout, mass, rounds, between=None):
             continue  # far behind, and its score matrix large
         try:
             with sdpa_kernel(backend), torch.no_grad():
-                graphs[name] = record(lambda j: F.scaled_dot_product_attention(*data[j]))
+                graphs[name] = record(lambda j: F.scaled_dot_product_attention(*data[j], is_causal=bool(causal)))
         except RuntimeError:
             torch.cuda.synchronize()  # this backend refuses the shape
     peers = list(graphs)
     for name, op in ops.items():
         calls = []
         try:
-            errors[name] = verify(op, shape, dtype, layout, mass)
+            errors[name] = verify(op, shape, dtype, layout, mass, causal)
             for i in range(sets):
                 out = torch.empty_like(data[i][0])
                 sums = torch.empty((b, nk), device=DEV) if mass else None
-                c = op.call(*data[i], out, key_mass=sums)
+                c = op.call(*data[i], out, key_mass=sums, band=CAUSAL if causal else None)
                 plan, need = op.prepare(c)
                 scratch = torch.empty(max(need, 1), dtype=torch.uint8, device=DEV)
                 keep.append((out, sums, c, plan, scratch))
@@ -191,6 +201,8 @@ def bench(ops, shape, dtype_name, layout, mass, rounds, between=None):
     for name in times:
         row = {"op": name, "shape": list(shape), "dtype": dtype_name, "layout": layout, "key_mass": bool(mass),
                "median_ms": round(times[name], 6), "tflops": round(flop / times[name] * 1e-9, 1)}
+        if causal:
+            row.update(causal=True)
         if before:
             row.update(between=between, between_ms=round(alone, 6))
         if name in ops:
@@ -203,28 +215,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rows", choices=list(ROWS), default="main")
     parser.add_argument("--between", choices=("other", "inputs"))
-    parser.add_argument("--shape", action="append", help="B,H,Nq,Nk,D[,dtype[,layout[,key_mass]]]")
+    parser.add_argument("--shape", action="append", help="B,H,Nq,Nk,D[,dtype[,layout[,key_mass[,causal]]]]")
     parser.add_argument("plugins", nargs="+")
     args = parser.parse_args()
     torch.manual_seed(1)
     ops = {os.path.basename(p)[:-3]: Op(os.path.abspath(p)) for p in args.plugins}
-    shapes = SHAPES
+    shapes = ROWS[args.rows]
     if args.shape:
         shapes = []
         for text in args.shape:
             part = text.split(",")
-            part += ["fp16", "bhnd", "0"][len(part) - 5:]
-            shapes.append(tuple(int(x) for x in part[:5]) + (part[5], part[6], int(part[7])))
+            part += ["fp16", "bhnd", "0", "0"][len(part) - 5:]
+            shapes.append(tuple(int(x) for x in part[:5]) + (part[5], part[6], int(part[7]), int(part[8])))
     versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     versions.update({name: op.api.head.version.decode() for name, op in ops.items()})
     result = {"command": "python3 " + " ".join(["tools/python/bench_peers.py"] + [os.path.basename(a) if os.path.isabs(a) else a for a in sys.argv[1:]]),
               "device": torch.cuda.get_device_name(0), "versions": versions, "rows": []}
     for s in shapes:
-        rows = bench(ops, s[:5], s[5], s[6], s[7], args.rounds, args.between)
+        rows = bench(ops, s[:5], s[5], s[6], s[7], len(s) > 8 and s[8], args.rounds, args.between)
         result["rows"] += rows
         for r in rows:
-            print("%-14s %-26s %s %s %s %9.2f us %6.1f TF%s" % (r["op"], s[:5], s[5], s[6], "key_mass" if s[7] else "", r["median_ms"] * 1e3, r["tflops"],
+            print("%-14s %-26s %s %s %s %9.2f us %6.1f TF%s" % (r["op"], s[:5], s[5], s[6], "key_mass" if s[7] else "causal" if r.get("causal") else "", r["median_ms"] * 1e3, r["tflops"],
                   "  %.2f x %s, error %.1e" % (r["ratio"], r["peer"], r["error"]) if r.get("ratio") else ""), flush=True)
     if args.json:
         with open(args.json, "w") as f:

@@ -84,8 +84,8 @@ def poison(shape, dtype):
 
 
 def one(op, b, h, nq, nk, d, dtype, hkv=None, dv=None, layout="bhnd", bias=None, mask=None, band=None, wants=("lse",),
-        grow=1.0, scale=0.0):
-    """None, or what is wrong. grow: later keys are so many times larger."""
+        grow=1.0, scale=0.0, wild=None):
+    """None, or what is wrong. grow: later keys are so many times larger. wild: magnitudes far apart (WILD)."""
     gen.manual_seed(b * 7 + nq * 13 + nk * 17 + d)
     hkv, dv = hkv or h, dv or d
     q, k, v = random((b, h, nq, d), dtype, layout), random((b, hkv, nk, d), dtype, layout), random((b, hkv, nk, dv), dtype, layout)
@@ -98,7 +98,11 @@ def one(op, b, h, nq, nk, d, dtype, hkv=None, dv=None, layout="bhnd", bias=None,
         mask = (torch.rand([n if keep else 1 for n, keep in zip(full, mask)], device=DEV, generator=gen) < 0.7).to(torch.uint8)
         if mask.shape[2] > 1:
             mask[:, :, 1] = 0  # a row that sees nothing
+        if wild == "garbage":
+            mask[..., [j for j, _ in UNSEEN]] = 0
         mask = mask.expand(full)
+    if wild:
+        WILD[wild](q, k, v, mask)
     want = dict(zip(("out", "lse", "key_mass", "probs"), reference(q, k, v, bias, mask, band, scale or d ** -0.5)))
     runs = []
     for _ in range(2):
@@ -123,6 +127,17 @@ def one(op, b, h, nq, nk, d, dtype, hkv=None, dv=None, layout="bhnd", bias=None,
         if not torch.equal(torch.nan_to_num(runs[0][name]), torch.nan_to_num(runs[1][name])):
             wrong.append("%s differs from run to run" % name)
     return "; ".join(wrong) or None
+
+
+WILD = {
+    "large": lambda q, k, v, mask: (q.mul_(1e-25), k.mul_(1e25), v.mul_(1e30)),
+    "small": lambda q, k, v, mask: (q.mul_(1e12), k.mul_(1e-12), v.mul_(1e-20)),
+    "rows": lambda q, k, v, mask: v[:, :, ::7].mul_(1e6),
+    "columns": lambda q, k, v, mask: (v[..., 3].mul_(1e4), k[..., 1].mul_(1e-4)),
+    "zeros": lambda q, k, v, mask: (v[:, :, 10:90].zero_(), k[:, :, 64:128].zero_(), q[:, :, 3].zero_()),
+    "garbage": lambda q, k, v, mask: [(v[:, :, j].fill_(x), k[:, :, j].fill_(1e25)) for j, x in UNSEEN],
+}
+UNSEEN = ((5, 1e30), (100, 3e38), (101, 1e-30))
 
 
 def cases():
@@ -154,12 +169,31 @@ def cases():
             yield dict(b=1, h=2, nq=50, nk=60, d=d, dtype=dtype, dv=24, wants=every)
             yield dict(b=1, h=2, nq=50, nk=60, d=d, dtype=dtype, scale=0.3, wants=every)
             yield dict(b=1, h=2, nq=5, nk=0, d=d, dtype=dtype)
+        for d in (40, 80, 128):
+            for nq, nk, band in BANDS:
+                yield dict(b=1, h=3, nq=nq, nk=nk, d=d, dtype=dtype, band=band)
+        for d in (8, 40, 64, 80, 128, 160):
+            yield dict(b=2, h=4, nq=300, nk=400, d=d, dtype=dtype, band=(-2 ** 63, 100), layout="packed", hkv=2)
+            yield dict(b=1, h=2, nq=1100, nk=1100, d=d, dtype=dtype, band=(-2 ** 63, 0), grow=6.0)
+            yield dict(b=4, h=9, nq=1300, nk=1300, d=d, dtype=dtype, band=(-2 ** 63, 0), wants=("key_mass",))
+            yield dict(b=2, h=9, nq=600, nk=900, d=d, dtype=dtype, band=(-70, 2 ** 63 - 1), layout="bnhd", hkv=1)
         yield dict(b=1, h=2, nq=60, nk=70, d=10, dtype=dtype, wants=every)
         yield dict(b=2, h=8, nq=1024, nk=4096, d=40, dtype=dtype, layout="bnhd")
         yield dict(b=1, h=1, nq=700, nk=2048, d=512, dtype=dtype)
         yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype)  # tall tiles, several a block
         if dtype != F32:
             yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype, grow=100.0)
+    for d in (40, 64, 80, 128, 160, 256, 512):
+        for wild in WILD:
+            mask = (0, 0, 0, 1) if wild == "garbage" else None
+            yield dict(b=1, h=2, nq=150, nk=333, d=d, dtype=F32, wild=wild, mask=mask, wants=("key_mass",))
+            yield dict(b=2, h=2, nq=1500, nk=333, d=d, dtype=F32, wild=wild, mask=mask)
+
+
+# queries that see nothing, whole tiles outside, one key each, edges without end
+BANDS = ((200, 300, (-20, 30)), (130, 1000, (-2 ** 63, 870)), (1000, 130, (-2 ** 63, -870)), (1000, 130, (-2 ** 63, 0)),
+         (700, 700, (-100, 0)), (513, 700, (-5, 2 ** 63 - 1)), (300, 400, (350, 380)), (300, 400, (500, 600)),
+         (300, 200, (-300, -250)), (260, 520, (-2 ** 63, 2 ** 63 - 1)), (129, 257, (3, 3)))
 
 
 def quick_cases():
@@ -175,7 +209,14 @@ def quick_cases():
             yield dict(b=1, h=2, nq=130, nk=300, d=d, dtype=dtype, wants=mass)
         yield dict(b=1, h=1, nq=140, nk=1000, d=40, dtype=dtype, grow=100.0)
         yield dict(b=1, h=2, nq=70, nk=90, d=64, dtype=dtype, mask=(1, 0, 1, 1), wants=("lse", "key_mass", "probs"))
+        for d in (40, 64, 80, 128, 160):
+            yield dict(b=1, h=2, nq=300, nk=300, d=d, dtype=dtype, band=(-2 ** 63, 0))
+            yield dict(b=1, h=1, nq=300, nk=300, d=d, dtype=dtype, band=(-70, 20))
+    for d in (40, 64, 80, 128, 160, 256, 512):
+        yield dict(b=1, h=1, nq=70, nk=90, d=d, dtype=F32, wants=mass)
+        yield dict(b=1, h=1, nq=70, nk=90, d=d, dtype=F32, wild="rows")
     yield dict(b=1, h=2, nq=70, nk=90, d=40, dtype=F32, band=(-10, 20), wants=("lse", "key_mass", "probs"))
+    yield dict(b=2, h=8, nq=1100, nk=130, d=40, dtype=F32)
 
 
 def captured(op):
