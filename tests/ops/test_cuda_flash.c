@@ -59,7 +59,7 @@ static flash_problem problem_of(const attn_op_call *c)
     char text[256] = "";
     attn_error err = {sizeof err, sizeof text, text, 0};
     struct op_shape shape;
-    flash_problem p;
+    flash_problem p = {0};
     if (op_call_check("test", c, &shape, &err) != ATTN_OK ||
         flash_problem_of("test", c, &shape, &p, &err) != ATTN_OK)
         fail_msg("%s", text);
