@@ -185,42 +185,47 @@ static __device__ void slab_measure(const struct group_norm &g, const struct sla
     __syncthreads();
 }
 
-/* Figures of all blocks of the cluster become the group's. */
+/* Over eight neighbouring threads, the same in each. */
+static __device__ __forceinline__ float eight_sum(float v)
+{
+    const unsigned eight = 0xFFu << (threadIdx.x % 32 / 8 * 8);
+#pragma unroll
+    for (int i = 4; i > 0; i /= 2)
+        v += __shfl_xor_sync(eight, v, i);
+    return v;
+}
+
+/* Figures of all blocks of the cluster become the group's: a thread for each block. */
 static __device__ void slab_merge_cluster(const struct group_norm &g, const struct slab_memory &m)
 {
+    static_assert(GROUP_CLUSTER_MAX == 8, "eight_sum");
+    /* all blocks but the last have as many rows */
+    const int b = threadIdx.x % GROUP_CLUSTER_MAX, last = g.s.blocks - 1;
+    const float each = (float)(g.s.block_rows * g.s.group_width);
+    const float rest = (float)((int)group_rows(g.s, last) * g.s.group_width);
+    const float share = 1.0f / ((float)last * each + rest), n = b < last ? each : rest;
 #if __CUDA_ARCH__ >= 900
     cg::cluster_group cluster = cg::this_cluster();
     cluster.sync();
 #endif
-    for (int i = threadIdx.x; i < g.s.slab_groups; i += blockDim.x) {
-        const float total = (float)g.s.rows * (float)g.s.group_width;
-        float mean[GROUP_CLUSTER_MAX], squares[GROUP_CLUSTER_MAX], middle = 0.0f, sum = 0.0f;
-#pragma unroll
-        for (int b = 0; b < GROUP_CLUSTER_MAX; ++b) {
-            if (b >= g.s.blocks)
-                break;
+    for (int i = threadIdx.x / GROUP_CLUSTER_MAX; i < g.s.slab_groups;
+         i += blockDim.x / GROUP_CLUSTER_MAX) {
+        float mean = 0.0f, squares = 0.0f;
+        if (b <= last) {
 #if __CUDA_ARCH__ >= 900
-            mean[b] = cluster.map_shared_rank(m.mean, b)[i];
-            squares[b] = cluster.map_shared_rank(m.squares, b)[i];
+            mean = cluster.map_shared_rank(m.mean, b)[i];
+            squares = cluster.map_shared_rank(m.squares, b)[i];
 #else
-            mean[b] = m.mean[i];
-            squares[b] = m.squares[i];
+            mean = m.mean[i];
+            squares = m.squares[i];
 #endif
         }
-#pragma unroll
-        for (int b = 0; b < GROUP_CLUSTER_MAX; ++b) {
-            if (b < g.s.blocks)
-                middle += mean[b] * ((float)(group_rows(g.s, b) * g.s.group_width) / total);
+        const float middle = eight_sum(b <= last ? mean * (n * share) : 0.0f), d = mean - middle;
+        const float sum = eight_sum(b <= last ? squares + n * d * d : 0.0f);
+        if (b == 0) {
+            m.middle[i] = middle;
+            m.inverse[i] = 1.0f / sqrtf(sum * share + g.eps);
         }
-#pragma unroll
-        for (int b = 0; b < GROUP_CLUSTER_MAX; ++b) {
-            if (b < g.s.blocks) {
-                const float d = mean[b] - middle;
-                sum += squares[b] + (float)(group_rows(g.s, b) * g.s.group_width) * d * d;
-            }
-        }
-        m.middle[i] = middle;
-        m.inverse[i] = 1.0f / sqrtf(sum / total + g.eps);
     }
     __syncthreads();
 }
@@ -260,7 +265,7 @@ static __device__ void slab_apply(const struct group_norm &g, const struct slab_
 
 /* One slab of one image: blockIdx.x its part of the rows, y the slab, z the image. */
 template <int TYPE, int R, int MODE>
-static __global__ void __launch_bounds__(GROUP_THREADS_MAX)
+static __global__ void __launch_bounds__(GROUP_THREADS_MAX, R > 8 ? 1 : 2)
     slab_kernel(const __grid_constant__ struct group_norm g)
 {
     constexpr int V = vector_of_type<TYPE>, SIZE = TYPE == F32 ? 4 : 2;
