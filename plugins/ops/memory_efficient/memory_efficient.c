@@ -9,10 +9,12 @@
  *
  *   memory_efficient.c         this file: the contract's side, and the choice of kernels
  *   memory_efficient.h         what the two sides share
- *   pack.h windows.h tiles.h   the algorithm, written once over a few vector operations
+ *   tiles.h windows.h pack.h fetch.h products.h
+ *                              the algorithm, written once over a few vector operations
  *   memory_efficient_c.c, memory_efficient_avx2.c, memory_efficient_avx512.c
  *                              those operations in plain C, AVX2 and AVX-512, each with its own
- *                              compiler flags; vec_avx512.h and v8_avx.h are parts of them
+ *                              compiler flags
+ *   memory_efficient_amx.c     the products on AMX's tile unit instead of products.h
  *
  * ATTNPLUG_CPU=c|avx2|avx512|amx forces the kernels; else the widest that the CPU has.
  *
