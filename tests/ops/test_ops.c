@@ -128,6 +128,16 @@ static const struct config edges[] = {
     {BASE, .dtype = BF16},
     {BASE, .dtype = F16, .layout = TOKENS_FIRST, .nq = 33, .nk = 300, .d = 64, .dv = 64},
     {BASE, .dtype = BF16, .layout = SCATTERED, .d = 17, .dv = 23},
+    /* Whole tiles of keys, where AMX's sums start at an fp32 bias. */
+    {BASE, .nq = 100, .nk = 320, .bias = FULL_BIAS},
+    {BASE, .nq = 100, .nk = 320, .bias = HUGE_BIAS},
+    {BASE, .nq = 100, .nk = 320, .bias = INFINITE_BIAS, .mask = FULL_MASK},
+    {BASE, .nq = 100, .nk = 320, .bias = QUERY_BIAS, .band = 1, .lo = -90, .hi = 30},
+    {BASE, .nq = 64, .nk = 512, .bias = KEY_BIAS, .batch = 2, .layout = TOKENS_FIRST},
+    {BASE, .nq = 100, .nk = 320, .bias = FULL_BIAS, .dtype = F16, .bias_dtype = F16},
+    {BASE, .nq = 100, .nk = 320, .bias = INFINITE_BIAS, .dtype = BF16, .bias_dtype = F32},
+    {BASE, .nq = 40, .nk = 300, .d = 512, .dv = 500, .dtype = BF16},
+    {BASE, .nq = 2500, .nk = 288, .bias = FULL_BIAS, .heads = 1, .kv_heads = 1},
 };
 
 static int64_t below(uint64_t *state, int64_t n)

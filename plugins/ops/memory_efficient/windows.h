@@ -1,5 +1,5 @@
-/* A window is a microtile of queries against a tile of keys: what it may see, and which come after it.
- * Needs pack.h and ROWS, the queries in it. */
+/* A window is a microtile of queries against a tile of keys: what it may see, and which come after
+ * it. Needs pack.h and ROWS, the queries in it. */
 
 /* Keys in a tile, ME_KEYS at most.  It depends on the problem alone, and tiles start at multiples
  * of it, so that a row's rounding depends neither on the number of threads nor on how queries are
