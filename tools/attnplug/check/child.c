@@ -1,4 +1,4 @@
-#include "check.h"
+#include "op_run.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -188,6 +188,8 @@ void run_child(const struct check_options *o, const struct test *t, int seconds,
     else
         judge(r, wait_for(child, seconds), seconds);
     judge_seen(o, t, r);
+    if (r->numeric)
+        features_tell(r); /* here, so that it is told of a test that was cut short, too */
     r->seconds = now() - start;
     *out = *r;
     munmap(r, sizeof *r);

@@ -41,7 +41,6 @@ static void many(const struct check *k, struct result *r, enum op_kind kind, int
     for (int64_t i = first; i < end; i++)
         one(k, op, &e, kind, i, r);
     r->current = -1;
-    features_tell(r);
     caught_close(&e);
     k->op->destroy(op);
 }
