@@ -26,7 +26,7 @@ says '^  none  plain '
 says '^nothing was seen; this was 1 test of 17$'
 run 0 --quick "$plugin"
 says '^  pass  agreement +[0-9]+ calls, +[0-9]+ % taken'
-says '^  pass  threads .* % taken, error at most .* of the bound \(case [0-9]+\)|^  pass  threads .* % taken'
+says '^  pass  numbers .*% taken, error at most .* of the bound \(case [0-9]+\)'
 run 0 --quick --json "$plugin"
 says '"worst_case": [0-9]'
 run 1 /proc/nonexistent.so
