@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of plugins/ops/memory_efficient/README.md from bench.json.
+"""Writes the tables of plugins/ops/memory_efficient/README.md from bench.json and bench_options.json.
 
     python tools/python/bench_cpu_table.py plugins/ops/memory_efficient
 
@@ -22,7 +22,7 @@ def cell(entry):
     return f"{entry['median_ms']:.2f} ({entry['faster']:.2f}x)"
 
 
-def tables(data):
+def tables(data, options):
     peak = max(*data["fma_peak_gflops"].values(), *data["fma_peak_gflops_after"].values())
     variants = [n for n in data["rows"][0]["variants"]]
     yield (f"Measured {data['date']} on {data['cpu']}, {data['threads']} threads, PyTorch "
@@ -43,11 +43,11 @@ def tables(data):
                    f"| {row['key_mass_ratio']:.2f}x | {auto['scratch_bytes'] // 1024} KiB "
                    f"| {auto['off']:.1e} |")
     yield ""
-    yield "Options at 2, 8, 1024 x 1024, 80, fp32, against the plain call:"
+    yield f"Options at 2, 8, 1024 x 1024, 80, fp32, against the plain call, by `{options['command']}`:"
     yield ""
-    yield "| " + " | ".join(n.replace("_", " ") for n in data["options_ratio"]) + " |"
-    yield "|---" * len(data["options_ratio"]) + "|"
-    yield "| " + " | ".join(f"{v:.2f}x" for v in data["options_ratio"].values()) + " |"
+    yield "| " + " | ".join(n.replace("_", " ") for n in options["options_ratio"]) + " |"
+    yield "|---" * len(options["options_ratio"]) + "|"
+    yield "| " + " | ".join(f"{v:.2f}x" for v in options["options_ratio"].values()) + " |"
 
 
 def main():
@@ -57,7 +57,9 @@ def main():
     readme = folder / "README.md"
     text = readme.read_text()
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    body = "\n".join(tables(json.loads((folder / "bench.json").read_text())))
+    data, options = (json.loads((folder / name).read_text())
+                     for name in ("bench.json", "bench_options.json"))
+    body = "\n".join(tables(data, options))
     readme.write_text(text[:begin] + "\n" + body + "\n" + text[end:])
 
 
