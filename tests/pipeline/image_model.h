@@ -103,27 +103,9 @@ static inline int teardown(void **state)
     return 0;
 }
 
-static inline attn_tensor tensor_at(const safetensors_tensor *t, const void *data)
-{
-    attn_tensor r = {.data = (void *)(uintptr_t)data,
-                     .device_type = ATTN_DEVICE_CPU,
-                     .code = t->dtype.code,
-                     .bits = t->dtype.bits,
-                     .lanes = 1,
-                     .rank = t->rank};
-    int64_t stride = 1;
-    for (uint32_t i = t->rank; i-- > 0;) {
-        r.shape[i] = t->shape[i];
-        r.stride[i] = stride;
-        stride *= t->shape[i];
-    }
-    return r;
-}
-
 static inline attn_tensor tensor_of_golden(const safetensors *file, const char *name)
 {
-    const safetensors_tensor *t = golden_get(file, "%s", name);
-    return tensor_at(t, t->data);
+    return tensor_view(golden_get(file, "%s", name));
 }
 
 static inline void open_refused(const attn_sag_open_options *o, const char *first,

@@ -78,7 +78,7 @@ static void case_open(struct sag_case *c, const char *name, const attn_sag_proce
     }
     if (c->run.sag_scale > 0) {
         const safetensors_tensor *mask = golden_get(c->golden, "mask");
-        c->masks = tensor_at(mask, mask->data);
+        c->masks = tensor_view(mask);
         c->run.sag_masks = &c->masks;
     }
     json_decref(json);
@@ -324,7 +324,7 @@ static void test_embeds(void **state)
     case_open(&c, "sag_full", NULL);
     attn_sag_result with = case_run(&c);
     /* [2, 1, tokens, width]: of two other pictures, negative and positive */
-    attn_tensor given = tensor_at(states, states->data);
+    attn_tensor given = tensor_view(states);
     given.rank = 4;
     given.shape[3] = states->shape[2];
     given.shape[2] = states->shape[1];
