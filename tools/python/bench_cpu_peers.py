@@ -173,7 +173,7 @@ def interleave(functions, seconds, least=9, most=60):
         function()
     begin, order = time.perf_counter(), list(functions.items())
     while len(next(iter(times.values()))) < most:
-        order.append(order.pop(0))  # nobody is always the one after PyTorch
+        order.append(order.pop(0))  # another one begins; who follows whom stays
         for name, function in order:
             # Let the other side's threads, which wait by spinning, go to sleep.
             time.sleep(0.003)
