@@ -12,8 +12,8 @@ enum { MAX_ENTRIES = 512, CHUNK = 32, KEPT_TAGS = 40 };
 typedef struct {
     uint64_t value[KEPT_TAGS];
     bool present[KEPT_TAGS];
-    uint64_t gnu_hash, flags_1;
-    uint64_t versym, verneed, n_verneed, verdef, n_verdef;
+    uint64_t gnu_hash, flags_1, n_relative;
+    uint64_t versym, verneed, verdef;
 } entries;
 
 /* Tags that lie far from the others. */
@@ -28,12 +28,10 @@ static uint64_t *entry_far(entries *e, int64_t tag)
         return &e->versym;
     case DT_VERNEED:
         return &e->verneed;
-    case DT_VERNEEDNUM:
-        return &e->n_verneed;
     case DT_VERDEF:
         return &e->verdef;
-    case DT_VERDEFNUM:
-        return &e->n_verdef;
+    case DT_RELACOUNT:
+        return &e->n_relative;
     default:
         return NULL;
     }
@@ -90,9 +88,13 @@ static bool check_table(elf_file *file, const entries *e, const table *t)
     if (!e->present[t->address] && !e->present[t->bytes]) {
         return true;
     }
+    if (!e->present[t->address] || !e->present[t->bytes]) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_ELF, "%s: no %s in the dynamic table", t->name,
+                          e->present[t->address] ? "size" : "address");
+    }
     uint64_t bytes = e->value[t->bytes];
-    if (!e->present[t->address] || !elf_contains(file, e->value[t->address], bytes) ||
-        bytes % t->entry || e->value[t->address] % (t->entry < 8 ? 1 : 8)) {
+    if (!elf_contains(file, e->value[t->address], bytes) || bytes % t->entry ||
+        e->value[t->address] % (t->entry < 8 ? 1 : 8)) {
         return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
                           "%s: %llu bytes at 0x%llx are not inside the image", t->name,
                           (unsigned long long)bytes, (unsigned long long)e->value[t->address]);
@@ -122,10 +124,29 @@ static bool check_tables(elf_file *file, const entries *e)
     }
     static const int code[] = {DT_INIT, DT_FINI};
     for (size_t i = 0; i < sizeof code / sizeof *code; i++) {
-        if (e->present[code[i]] && !elf_contains(file, e->value[code[i]], 1)) {
-            return elf_refuse(file, ATTN_VERDICT_BAD_ELF, "%s lies outside the image",
+        const elf_segment *s = elf_segment_at(file, e->value[code[i]], 1);
+        if (e->present[code[i]] && !(s && s->flags & PF_X)) {
+            return elf_refuse(file, ATTN_VERDICT_BAD_ELF, "%s is not code of the image",
                               code[i] == DT_INIT ? "DT_INIT" : "DT_FINI");
         }
+    }
+    return true;
+}
+
+/* Entries of which the dynamic linker takes one for granted where it finds the other, or ends the
+ * process where they disagree. */
+static bool check_pairs(elf_file *file, const entries *e)
+{
+    bool plt = e->present[DT_JMPREL];
+    if (plt != e->present[DT_PLTREL] || (plt && e->value[DT_PLTREL] != DT_RELA)) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                          "PLT relocations are of kind %llu, expected %d (DT_RELA)",
+                          (unsigned long long)e->value[DT_PLTREL], DT_RELA);
+    }
+    if (!e->versym != !(e->verneed || e->verdef)) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                          "versions of symbols and the tables that name them: one without the "
+                          "other");
     }
     return true;
 }
@@ -154,11 +175,12 @@ static void take_links(elf_file *file, const entries *e)
     file->constructors_bytes = e->value[DT_INIT_ARRAYSZ];
     file->destructors = e->value[DT_FINI_ARRAY];
     file->destructors_bytes = e->value[DT_FINI_ARRAYSZ];
+    file->n_relative = e->n_relative;
+    file->packed_relocations = e->value[DT_RELR];
+    file->packed_relocations_bytes = e->value[DT_RELRSZ];
     file->symbol_versions = e->versym;
     file->version_needs = e->verneed;
-    file->n_version_needs = e->n_verneed;
     file->version_definitions = e->verdef;
-    file->n_version_definitions = e->n_verdef;
 }
 
 bool elf_read_dynamic(elf_file *file)
@@ -167,7 +189,7 @@ bool elf_read_dynamic(elf_file *file)
         return elf_refuse(file, ATTN_VERDICT_BAD_ELF, "no dynamic table: not a shared object");
     }
     entries e = {0};
-    if (!read_entries(file, &e) || !check_tables(file, &e)) {
+    if (!read_entries(file, &e) || !check_tables(file, &e) || !check_pairs(file, &e)) {
         return false;
     }
     if (!e.present[DT_STRTAB] || !e.present[DT_SYMTAB] || e.value[DT_SYMENT] != sizeof(Elf64_Sym) ||

@@ -78,9 +78,14 @@ static const elf_segment *segment_of(const elf_file *file, uint64_t address, uin
     return NULL;
 }
 
+const elf_segment *elf_segment_at(const elf_file *file, uint64_t address, uint64_t n)
+{
+    return segment_of(file, address, n, false);
+}
+
 bool elf_contains(const elf_file *file, uint64_t address, uint64_t n)
 {
-    return segment_of(file, address, n, false) != NULL;
+    return elf_segment_at(file, address, n) != NULL;
 }
 
 bool elf_read_at(const elf_file *file, uint64_t address, void *out, uint64_t n)
@@ -209,16 +214,36 @@ static bool take_segment(elf_file *file, const Elf64_Phdr *p, uint32_t index)
     }
 }
 
-/* A writable part of the file is patched by relocations: these three must lie inside a segment. */
+/* PT_GNU_RELRO may end with the page in which its segment ends (lld rounds it up): whole pages are
+ * protected, and what is left of the last one belongs to nobody. */
+static bool relro_fits(const elf_file *file, const Elf64_Phdr *p)
+{
+    const elf_segment *s = elf_segment_at(file, p->p_vaddr, 0);
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), end = p->p_vaddr + p->p_memsz;
+    return s && end >= p->p_vaddr && end / page * page <= s->address + s->memory_bytes + page - 1;
+}
+
+/* What the dynamic linker reads or protects at its address must lie inside a segment. */
 static bool check_inside(elf_file *file, const Elf64_Phdr *p, uint32_t index)
 {
-    bool matters = p->p_type == PT_DYNAMIC || p->p_type == PT_GNU_RELRO || p->p_type == PT_TLS;
-    if (!matters ||
-        elf_contains(file, p->p_vaddr, p->p_type == PT_TLS ? p->p_filesz : p->p_memsz)) {
-        return true;
+    bool is_tls = p->p_type == PT_TLS;
+    bool matters =
+        is_tls || p->p_type == PT_DYNAMIC || p->p_type == PT_NOTE || p->p_type == PT_GNU_PROPERTY;
+    bool fits = p->p_type == PT_GNU_RELRO
+                    ? relro_fits(file, p)
+                    : !matters || elf_contains(file, p->p_vaddr, is_tls ? p->p_filesz : p->p_memsz);
+    if (!fits) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                          "segment %u (type 0x%x) lies outside what is loaded", index, p->p_type);
     }
-    return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
-                      "segment %u (type 0x%x) lies outside what is loaded", index, p->p_type);
+    if (is_tls && (p->p_filesz > p->p_memsz || p->p_align & (p->p_align - 1))) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                          "segment %u (thread-local): %llu bytes of %llu are in the file, aligned "
+                          "to %llu",
+                          index, (unsigned long long)p->p_filesz, (unsigned long long)p->p_memsz,
+                          (unsigned long long)p->p_align);
+    }
+    return true;
 }
 
 static bool read_segments(elf_file *file, const Elf64_Ehdr *h)

@@ -48,8 +48,9 @@ typedef struct {
     /* What dlopen follows: see elf_links.h. */
     uint64_t relocations, relocations_bytes, plt_relocations, plt_relocations_bytes;
     uint64_t constructors, constructors_bytes, destructors, destructors_bytes;
+    uint64_t n_relative; /* DT_RELACOUNT: of the first relocations */
+    uint64_t packed_relocations, packed_relocations_bytes; /* DT_RELR */
     uint64_t symbol_versions, version_needs, version_definitions;
-    uint64_t n_version_needs, n_version_definitions;
 } elf_file;
 
 /* Reads headers, segments and the dynamic table. The source outlives the file. */
@@ -65,7 +66,10 @@ bool elf_source_read(const elf_source *source, uint64_t offset, void *out, uint6
 /* n bytes at an address of the image. False where they do not lie in one segment's file part. */
 bool elf_read_at(const elf_file *file, uint64_t address, void *out, uint64_t n);
 
-/* Whether [address, address + n) lies within one segment, file part or zero fill. */
+/* The segment that holds [address, address + n), file part or zero fill; NULL: none does. */
+const elf_segment *elf_segment_at(const elf_file *file, uint64_t address, uint64_t n);
+
+/* Whether there is such a segment. */
 bool elf_contains(const elf_file *file, uint64_t address, uint64_t n);
 
 /* The text at an offset of DT_STRTAB, NUL included; false if it is longer than capacity. */

@@ -31,13 +31,15 @@ static bool refuse(elf_file *file, const char *what, uint64_t index)
                       what, (unsigned long long)index);
 }
 
+/* These tables are walked as the dynamic linker walks them: by links, whatever their counts say. */
+
 /* The auxiliary entries of one needed library. */
-static bool check_needed_versions(elf_file *file, uint64_t at, uint32_t count, uint32_t *most)
+static bool check_needed_versions(elf_file *file, uint64_t at, uint32_t *most)
 {
-    for (uint32_t i = 0; i < count; i++) {
-        Elf64_Vernaux v;
+    Elf64_Vernaux v = {.vna_next = 1};
+    for (uint32_t i = 0; v.vna_next; i++) {
         if (i == MAX_VERSIONS || !elf_read_at(file, at, &v, sizeof v) ||
-            v.vna_name >= file->strings_bytes || (i + 1 < count && !v.vna_next)) {
+            v.vna_name >= file->strings_bytes) {
             return refuse(file, "version", i);
         }
         uint32_t index = v.vna_other & VERSION_MASK;
@@ -47,27 +49,30 @@ static bool check_needed_versions(elf_file *file, uint64_t at, uint32_t count, u
     return true;
 }
 
-/* The highest version that the file's symbols may have. */
-static bool check_versions(elf_file *file, uint32_t *most)
+static bool check_needs(elf_file *file, uint32_t *most)
 {
     uint64_t at = file->version_needs;
-    *most = 1; /* local and global */
-    for (uint32_t i = 0; at && i < file->n_version_needs; i++) {
-        Elf64_Verneed v;
+    Elf64_Verneed v = {.vn_next = 1};
+    for (uint32_t i = 0; at && v.vn_next; i++) {
         if (i == MAX_VERSIONS || !elf_read_at(file, at, &v, sizeof v) || v.vn_version != 1 ||
-            v.vn_file >= file->strings_bytes ||
-            !check_needed_versions(file, at + v.vn_aux, v.vn_cnt, most) ||
-            (i + 1 < file->n_version_needs && !v.vn_next)) {
-            return file->verdict ? false : refuse(file, "needed version", i);
+            v.vn_file >= file->strings_bytes) {
+            return refuse(file, "needed version", i);
+        }
+        if (!check_needed_versions(file, at + v.vn_aux, most)) {
+            return false;
         }
         at += v.vn_next;
     }
-    at = file->version_definitions;
-    for (uint32_t i = 0; at && i < file->n_version_definitions; i++) {
-        Elf64_Verdef v;
+    return true;
+}
+
+static bool check_definitions(elf_file *file, uint32_t *most)
+{
+    uint64_t at = file->version_definitions;
+    Elf64_Verdef v = {.vd_next = 1};
+    for (uint32_t i = 0; at && v.vd_next; i++) {
         if (i == MAX_VERSIONS || !elf_read_at(file, at, &v, sizeof v) || v.vd_version != 1 ||
-            !elf_contains(file, at + v.vd_aux, sizeof(Elf64_Verdaux)) ||
-            (i + 1 < file->n_version_definitions && !v.vd_next)) {
+            !elf_contains(file, at + v.vd_aux, sizeof(Elf64_Verdaux))) {
             return refuse(file, "defined version", i);
         }
         uint32_t index = v.vd_ndx & VERSION_MASK;
@@ -95,18 +100,6 @@ static bool check_symbol(elf_file *file, uint64_t index, uint32_t most_version)
     return true;
 }
 
-static const elf_segment *segment_at(const elf_file *file, uint64_t address, uint64_t n)
-{
-    for (uint32_t i = 0; i < file->n_load; i++) {
-        const elf_segment *s = &file->load[i];
-        if (address >= s->address && address - s->address <= s->memory_bytes &&
-            n <= s->memory_bytes - (address - s->address)) {
-            return s;
-        }
-    }
-    return NULL;
-}
-
 /* Constructors and destructors are called: what is written there must be code. */
 static bool is_called(const elf_file *file, uint64_t address)
 {
@@ -115,27 +108,91 @@ static bool is_called(const elf_file *file, uint64_t address)
            (address >= file->destructors && address - file->destructors < file->destructors_bytes);
 }
 
+/* Where a relocation may write. */
+static bool is_patchable(const elf_file *file, uint64_t address)
+{
+    const elf_segment *where = elf_segment_at(file, address, sizeof(uint64_t));
+    bool in_dynamic = file->dynamic_bytes && address >= file->dynamic &&
+                      address - file->dynamic < file->dynamic_bytes;
+    return where && (where->flags & PF_W || file->text_relocations) && !in_dynamic;
+}
+
+/* What a relative relocation may leave at an address: a place in the image, code where it is
+ * called. */
+static bool is_target(const elf_file *file, uint64_t target, bool is_code)
+{
+    const elf_segment *to = elf_segment_at(file, target, 0);
+    return to && (!is_code || to->flags & PF_X);
+}
+
 static bool check_relocation(elf_file *file, const Elf64_Rela *r, uint64_t index,
                              uint32_t most_version)
 {
     uint32_t type = (uint32_t)ELF64_R_TYPE(r->r_info);
     uint32_t symbol = (uint32_t)(r->r_info >> 32);
-    const elf_segment *where = segment_at(file, r->r_offset, sizeof(uint64_t));
     bool known = N_KNOWN == 1;
     for (int i = 0; i < N_KNOWN; i++) {
         known = known || known_types[i] == type;
     }
-    if (!known || !where || (!(where->flags & PF_W) && !file->text_relocations) ||
-        (file->dynamic_bytes && r->r_offset >= file->dynamic &&
-         r->r_offset - file->dynamic < file->dynamic_bytes)) {
+    if (!known || !is_patchable(file, r->r_offset)) {
         return refuse(file, "relocation", index);
     }
     if ((int64_t)type == RELATIVE || (int64_t)type == INDIRECT) {
-        const elf_segment *to = segment_at(file, (uint64_t)r->r_addend, 0);
         bool code = (int64_t)type == INDIRECT || is_called(file, r->r_offset);
-        return to && (!code || to->flags & PF_X) ? true : refuse(file, "relocation", index);
+        return is_target(file, (uint64_t)r->r_addend, code) ? true
+                                                            : refuse(file, "relocation", index);
     }
     return symbol ? check_symbol(file, symbol, most_version) : true;
+}
+
+/* Those that DT_RELACOUNT speaks of are taken for relative ones unread. */
+static bool check_relative(elf_file *file)
+{
+    uint64_t n = file->relocations_bytes / sizeof(Elf64_Rela);
+    for (uint64_t i = 0; N_KNOWN > 1 && i < n && i < file->n_relative; i++) {
+        Elf64_Rela r;
+        if (!elf_read_at(file, file->relocations + i * sizeof r, &r, sizeof r) ||
+            (int64_t)ELF64_R_TYPE(r.r_info) != RELATIVE) {
+            return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
+                              "relocation %llu is not relative, as the first %llu are said to be",
+                              (unsigned long long)i, (unsigned long long)file->n_relative);
+        }
+    }
+    return true;
+}
+
+/* One of the packed relocations: what stands at the address is moved with the image. */
+static bool check_packed_one(elf_file *file, uint64_t address, uint64_t entry)
+{
+    uint64_t target = 0;
+    if (!is_patchable(file, address) || !elf_read_at(file, address, &target, sizeof target) ||
+        !is_target(file, target, is_called(file, address))) {
+        return refuse(file, "packed relocation", entry);
+    }
+    return true;
+}
+
+/* DT_RELR: an even entry is an address; an odd one has a bit for each of the 63 words after the
+ * last (System V ABI, chapter 5, "Relative relocation table"). */
+static bool check_packed(elf_file *file)
+{
+    enum { WORDS = 63 };
+    uint64_t n = file->packed_relocations_bytes / sizeof(Elf64_Relr), next = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        Elf64_Relr entry = 0;
+        if (!elf_read_at(file, file->packed_relocations + i * sizeof entry, &entry, sizeof entry) ||
+            (!next && entry & 1)) {
+            return refuse(file, "packed relocation", i);
+        }
+        uint64_t words = entry & 1 ? entry >> 1 : 1, first = entry & 1 ? next : entry;
+        for (int k = 0; words >> k; k++) {
+            if (words >> k & 1 && !check_packed_one(file, first + (uint64_t)k * 8, i)) {
+                return false;
+            }
+        }
+        next = first + (entry & 1 ? WORDS : 1) * sizeof(uint64_t);
+    }
+    return true;
 }
 
 static bool check_relocations(elf_file *file, uint64_t at, uint64_t bytes, uint32_t most_version)
@@ -173,8 +230,9 @@ static bool check_hashed(elf_file *file, uint32_t most_version)
 
 bool elf_check_links(elf_file *file)
 {
-    uint32_t most_version = 0;
-    return check_versions(file, &most_version) && check_hashed(file, most_version) &&
+    uint32_t most_version = 1; /* local and global */
+    return check_needs(file, &most_version) && check_definitions(file, &most_version) &&
+           check_hashed(file, most_version) && check_relative(file) && check_packed(file) &&
            check_relocations(file, file->relocations, file->relocations_bytes, most_version) &&
            check_relocations(file, file->plt_relocations, file->plt_relocations_bytes,
                              most_version);

@@ -53,12 +53,13 @@ static bool symbol_matches(elf_file *file, uint32_t index, const char *name, boo
     return true;
 }
 
-/* Table: n_buckets, first symbol, bloom words, bloom shift; bloom[]; buckets[]; hashes[], of which
- * the last of each bucket has bit 0 set. */
+/* Table: n_buckets, first symbol, bloom words (a power of two), bloom shift; bloom[]; buckets[];
+ * hashes[], of which the last of each bucket has bit 0 set. */
 static bool find_gnu(elf_file *file, const char *name, bool *found, Elf64_Sym *symbol)
 {
     uint32_t head[4];
-    if (!elf_read_at(file, file->gnu_hash, head, sizeof head) || head[0] == 0) {
+    if (!elf_read_at(file, file->gnu_hash, head, sizeof head) || head[0] == 0 || head[2] == 0 ||
+        head[2] & (head[2] - 1)) {
         return refuse_hash(file);
     }
     uint64_t buckets = file->gnu_hash + sizeof head + (uint64_t)head[2] * 8;
