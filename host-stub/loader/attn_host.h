@@ -35,7 +35,7 @@ ATTN_API const char *attn_status_name(attn_status status);
  * ------------------------------------------------------------------------------------------ */
 
 typedef struct attn_pool attn_pool;
-/* n_threads 0: one per core that this process may run on. [any] */
+/* n_threads 0: one per core that this process may run on; at most 4096. [any] */
 ATTN_API attn_status attn_pool_open(uint32_t n_threads, attn_pool **pool, attn_error *err);
 /* No call is in progress. NULL does nothing. [owner] */
 ATTN_API void attn_pool_close(attn_pool *pool);
@@ -71,7 +71,7 @@ typedef struct {
     uint32_t size;
     uint32_t verdict;    /* ATTN_VERDICT_... */
     const char *path;    /* as found; UTF-8 as the file system has it */
-    const char *reason;  /* one line; "" for ATTN_VERDICT_OK */
+    const char *reason;  /* one line; for ATTN_VERDICT_OK "", or that it was unregistered */
     const attn_head *op; /* NULL if the file has no op, or was not read that far */
     const attn_head *processor;
 } attn_file_info;
@@ -129,7 +129,8 @@ ATTN_API attn_status attn_registry_file(attn_registry *registry, uint32_t index,
 typedef struct attn_host_op attn_host_op;
 typedef struct attn_host_op_plan attn_host_op_plan;
 
-/* [any] dlopens the file when it is the first. Texts of refusals name the file. */
+/* [any] dlopens the file when it is the first. Texts of refusals name the file. ATTN_NOT_FOUND: no
+ * usable file has the id; the text says which were refused, or where it was looked for. */
 ATTN_API attn_status attn_host_op_open(attn_registry *registry, const char *id,
                                        const attn_device *device, const attn_host *host,
                                        const attn_param *params, uint32_t n_params,
@@ -157,23 +158,26 @@ typedef struct attn_host_processor attn_host_processor;
 typedef struct attn_host_binding attn_host_binding;
 typedef struct attn_host_layer_plan attn_host_layer_plan;
 
+/* [any] As attn_host_op_open. */
 ATTN_API attn_status attn_host_processor_open(attn_registry *registry, const char *id,
                                               const attn_device *device, const attn_host *host,
                                               const attn_param *params, uint32_t n_params,
-                                              attn_host_processor **processor,
-                                              attn_error *err);                 /* [any] */
-ATTN_API attn_status attn_host_processor_close(attn_host_processor *processor); /* [owner] BUSY */
-ATTN_API const attn_head *attn_host_processor_head(const attn_host_processor *processor);
-ATTN_API const char *attn_host_processor_path(const attn_host_processor *processor);
-ATTN_API const void *attn_host_processor_query(attn_host_processor *processor, const char *id);
+                                              attn_host_processor **processor, attn_error *err);
+/* [owner] ATTN_BUSY while bindings are not unbound. NULL does nothing. */
+ATTN_API attn_status attn_host_processor_close(attn_host_processor *processor);
 /* [any] */
+ATTN_API const attn_head *attn_host_processor_head(const attn_host_processor *processor);
+ATTN_API const char *attn_host_processor_path(const attn_host_processor *processor); /* [any] */
+/* [any] */
+ATTN_API const void *attn_host_processor_query(attn_host_processor *processor, const char *id);
+/* [any] layer and all it points to stay as they are until unbind; work has the stream. */
 ATTN_API attn_status attn_host_processor_bind(attn_host_processor *processor,
                                               const attn_layer *layer, const attn_param *params,
                                               uint32_t n_params, attn_work *work,
                                               attn_host_binding **binding, attn_error *err);
-/* [owner] ATTN_BUSY while plans are not released. */
+/* [owner] ATTN_BUSY while plans are not released. NULL does nothing. */
 ATTN_API attn_status attn_host_processor_unbind(attn_host_binding *binding);
-/* [any] */
+/* [any] The text of a failure, here and of run, goes to call->work->err. */
 ATTN_API attn_status attn_host_processor_prepare(attn_host_binding *binding,
                                                  const attn_layer_call *call,
                                                  attn_host_layer_plan **plan);

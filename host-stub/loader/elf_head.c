@@ -8,18 +8,40 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Terminated, printable (UTF-8 bytes pass), and NULs from there on. */
+/* Bytes of the character at the start of a terminated text; 0: it is no UTF-8 (RFC 3629), or a
+ * control character. */
+static size_t character_bytes(const char *text)
+{
+    const unsigned char *c = (const unsigned char *)text;
+    if (c[0] < 0x80) {
+        return c[0] >= 0x20 && c[0] != 0x7f;
+    }
+    size_t n = c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++) {
+        if ((c[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    bool is_long = (c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xf0 && c[1] < 0x90);
+    bool is_surrogate = c[0] == 0xed && c[1] >= 0xa0;
+    bool is_beyond = c[0] == 0xf4 && c[1] >= 0x90;
+    bool is_control = c[0] == 0xc2 && c[1] < 0xa0;
+    return is_long || is_surrogate || is_beyond || is_control ? 0 : n;
+}
+
+/* Terminated, printable UTF-8, and NULs from there on. */
 static bool text_is_sane(const char *text, size_t capacity, bool may_be_empty)
 {
     size_t n = strnlen(text, capacity);
     if (n == capacity || (n == 0 && !may_be_empty)) {
         return false;
     }
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c < 0x20 || c == 0x7f) {
+    for (size_t i = 0; i < n;) {
+        size_t bytes = character_bytes(text + i);
+        if (!bytes) {
             return false;
         }
+        i += bytes;
     }
     for (size_t i = n; i < capacity; i++) {
         if (text[i]) {
@@ -95,7 +117,12 @@ static bool read_head(elf_file *file, const char *symbol, uint32_t expected_size
     if (head_check(head, expected_size, symbol, &verdict, reason)) {
         return elf_refuse(file, verdict, "%s", reason);
     }
-    if (s.st_size < head->size || !elf_contains(file, s.st_value, head->size) || s.st_value % 8) {
+    if (s.st_value % 8) {
+        return elf_refuse(file, ATTN_VERDICT_BAD_HEAD,
+                          "%s: lies at 0x%llx, expected a multiple of 8", symbol,
+                          (unsigned long long)s.st_value);
+    }
+    if (s.st_size < head->size || !elf_contains(file, s.st_value, head->size)) {
         return elf_refuse(file, ATTN_VERDICT_BAD_HEAD,
                           "%s: its head says %u bytes, the symbol has %llu", symbol, head->size,
                           (unsigned long long)s.st_size);

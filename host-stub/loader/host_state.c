@@ -53,15 +53,19 @@ typedef struct {
     bool executable, first_stack; /* the first thread's, which grows */
 } region;
 
+/* False at the end.  A line may be as long as the path of a mapped file: only its beginning counts.
+ */
 static bool region_read(FILE *maps, region *r)
 {
-    char line[512], access[5];
+    char line[256], access[5];
     if (!maps || !fgets(line, sizeof line, maps) ||
         sscanf(line, "%lx-%lx %4s", &r->begin, &r->end, access) != 3) {
         return false;
     }
     r->executable = access[2] == 'x';
     r->first_stack = strstr(line, "[stack]") != NULL;
+    while (!strchr(line, '\n') && fgets(line, sizeof line, maps)) {
+    }
     return true;
 }
 

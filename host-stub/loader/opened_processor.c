@@ -166,10 +166,14 @@ attn_status attn_host_processor_unbind(attn_host_binding *binding)
 static attn_status check_layer_call(const attn_host_processor *processor,
                                     const attn_layer_call *call)
 {
-    if (!call || call->size < sizeof *call || !call->work ||
-        call->work->size < sizeof *call->work) {
-        return attn_fail(call && call->size >= sizeof *call && call->work ? call->work->err : NULL,
-                         ATTN_INVALID, "attn_layer_call: its size or its work is missing");
+    if (!call || call->size < sizeof *call || !call->work) {
+        return ATTN_INVALID; /* nowhere to say why */
+    }
+    const attn_work *work = call->work;
+    if (work->size < sizeof *work) {
+        bool has_err = work->size >= offsetof(attn_work, scales);
+        return attn_fail(has_err ? work->err : NULL, ATTN_INVALID,
+                         "attn_work: size is %u, expected at least %zu", work->size, sizeof *work);
     }
     return boundary_enter(processor->file, &processor->dead, call->work->err);
 }

@@ -18,6 +18,8 @@
 #define RANGES_PER_SLOT 4    /* of unequal work: enough to even out, few enough to be cheap */
 #define SPINS           4000 /* some microseconds: shorter than a sleep and a wake-up */
 
+enum { MOST_THREADS = 4096 };
+
 typedef void body_function(void *arg, int64_t begin, int64_t end, uint32_t thread);
 
 typedef struct job {
@@ -191,7 +193,11 @@ static void pool_join(attn_pool *pool)
 attn_status attn_pool_open(uint32_t n_threads, attn_pool **out, attn_error *err)
 {
     uint32_t n = n_threads ? n_threads : cores_allowed();
-    attn_pool *pool = n <= 4096 ? calloc(1, sizeof *pool + n * sizeof pool->workers[0]) : NULL;
+    if (n > MOST_THREADS) {
+        return attn_fail(err, ATTN_INVALID, "n_threads is %u, expected at most %d", n,
+                         MOST_THREADS);
+    }
+    attn_pool *pool = calloc(1, sizeof *pool + n * sizeof pool->workers[0]);
     if (!pool) {
         return attn_fail(err, ATTN_NOMEM, "no memory for a pool of %u threads", n);
     }

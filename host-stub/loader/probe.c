@@ -36,21 +36,30 @@ typedef struct {
     unsigned char word[PROBE_WORD]; /* made up for this child */
 } child;
 
+/* No input, no output, and the three descriptors that probe.h names; an error number. */
+static int describe_files(posix_spawn_file_actions_t *actions, int copy, int result, int word)
+{
+    static const int access[] = {O_RDONLY, O_WRONLY, O_WRONLY};
+    const int from[] = {copy, result, word};
+    const int to[] = {PROBE_FD_COPY, PROBE_FD_RESULT, PROBE_FD_WORD};
+    int rc = 0;
+    for (int i = 0; i < 3 && !rc; i++) {
+        rc = posix_spawn_file_actions_addopen(actions, i, "/dev/null", access[i], 0);
+    }
+    for (int i = 0; i < 3 && !rc; i++) {
+        rc = posix_spawn_file_actions_adddup2(actions, from[i], to[i]);
+    }
+    return rc ? rc : posix_spawn_file_actions_addclosefrom_np(actions, PROBE_FD_WORD + 1);
+}
+
 static int spawn(const char *helper, const char *path, int copy, int result, int word, pid_t *pid)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigset_t none, all;
     char *argv[] = {"attnplug-probe", (char *)(uintptr_t)path, NULL};
-    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_init(&actions); /* this and the next cannot fail in glibc */
     posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, copy, PROBE_FD_COPY);
-    posix_spawn_file_actions_adddup2(&actions, result, PROBE_FD_RESULT);
-    posix_spawn_file_actions_adddup2(&actions, word, PROBE_FD_WORD);
-    posix_spawn_file_actions_addclosefrom_np(&actions, PROBE_FD_WORD + 1);
     sigemptyset(&none);
     sigfillset(&all);
     posix_spawnattr_setsigmask(&attributes, &none);
@@ -58,7 +67,8 @@ static int spawn(const char *helper, const char *path, int copy, int result, int
     posix_spawnattr_setpgroup(&attributes, 0);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
                                               POSIX_SPAWN_SETPGROUP);
-    int rc = posix_spawn(pid, helper, &actions, &attributes, argv, environ);
+    int rc = describe_files(&actions, copy, result, word);
+    rc = rc ? rc : posix_spawn(pid, helper, &actions, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return rc;

@@ -5,7 +5,9 @@
 #include "attn_host.h"
 #include "error.h"
 #include "probe_try.h"
+#include "text.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +49,7 @@ static void stir_heap(void)
 
 int main(int argc, char **argv)
 {
-    ATTN_ERROR_ON(err, PROBE_REASON);
+    ATTN_ERROR_ON(err, PATH_MAX + PROBE_REASON);
     const struct rlimit no_core = {0, 0}, seconds = {600, 600};
     image_source source = {.path = argc > 1 ? argv[1] : "plugin", .fd = PROBE_FD_COPY};
     image_copy copy = {.fd = PROBE_FD_COPY};
@@ -65,7 +67,8 @@ int main(int argc, char **argv)
     copy.size = (uint64_t)st.st_size;
     elf_read_heads(&(elf_source){.fd = copy.fd, .size = copy.size}, &heads);
     if (image_open(&source, &copy, &heads, &im, &verdict, &err) != ATTN_OK) {
-        report(verdict == ATTN_VERDICT_UNRESOLVED ? PROBE_UNRESOLVED : PROBE_BAD, err.text);
+        report(verdict == ATTN_VERDICT_UNRESOLVED ? PROBE_UNRESOLVED : PROBE_BAD,
+               text_behind_path(err.text, source.path));
         return 0;
     }
     stir_heap();

@@ -2,6 +2,7 @@
 #include "image_beside.h"
 #include "probe.h"
 #include "registry.h"
+#include "text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -172,14 +173,19 @@ static bool trust_path(scan *s, const char *path, const struct stat *st, char re
         return false;
     }
     slash[slash == folder] = 0;
-    if (realpath(folder, real) && !trust_folder(&s->trust, real, reason)) {
+    if (!realpath(folder, real)) {
+        (void)snprintf(reason, TRUST_REASON, "where its folder lies cannot be told: %s",
+                       strerror(errno));
+        return false;
+    }
+    if (!trust_folder(&s->trust, real, reason)) {
         return false;
     }
     if (!S_ISLNK(link.st_mode)) {
         return true;
     }
     if (!realpath(path, real)) {
-        (void)snprintf(reason, TRUST_REASON, "%s", words_of_open(errno));
+        (void)snprintf(reason, TRUST_REASON, "where it lies cannot be told: %s", strerror(errno));
         return false;
     }
     slash = strrchr(real, '/');
@@ -187,10 +193,24 @@ static bool trust_path(scan *s, const char *path, const struct stat *st, char re
     return trust_folder(&s->trust, real, reason);
 }
 
+/* A folder that may not be there yet: then by who may make it. */
+static bool trust_entry(scan *s, char entry[PATH_MAX], char reason[TRUST_REASON])
+{
+    char real[PATH_MAX];
+    while (!realpath(entry, real)) {
+        char *slash = strrchr(entry, '/');
+        if (!slash) {
+            return true; /* of the current folder: check_demands says so */
+        }
+        slash[slash == entry] = 0;
+    }
+    return trust_folder(&s->trust, real, reason);
+}
+
 /* Folders that the run path leads through must be as trusted as the plugin's own. */
 static bool trust_run_path(scan *s, finding *f)
 {
-    char origin[PATH_MAX], entry[PATH_MAX], real[PATH_MAX], reason[TRUST_REASON];
+    char origin[PATH_MAX], entry[PATH_MAX], reason[TRUST_REASON];
     if (!f->heads.run_path[0] || !realpath(f->path, origin)) {
         return true;
     }
@@ -201,7 +221,7 @@ static bool trust_run_path(scan *s, finding *f)
         if (!run_path_entry(here, origin, entry, sizeof entry, &at)) {
             (void)snprintf(entry, sizeof entry, "%.*s", (int)strcspn(here, ":"), here);
         }
-        if (realpath(entry, real) && !trust_folder(&s->trust, real, reason)) {
+        if (!trust_entry(s, entry, reason)) {
             judge(f, ATTN_VERDICT_UNTRUSTED, "its run path: %.400s", reason);
             return false;
         }
@@ -228,7 +248,7 @@ static void check_demands(scan *s, finding *f)
 /* Opens the file in a child process, unless that was done before. */
 static void probe(const scan *s, finding *f, int fd)
 {
-    ATTN_ERROR_ON(err, 512);
+    ATTN_ERROR_ON(err, PATH_MAX + 512);
     probe_result result;
     image_copy copy;
     image_source source = {.path = f->path, .fd = fd};
@@ -237,7 +257,7 @@ static void probe(const scan *s, finding *f, int fd)
     }
     if (!probe_recall(&f->key, &result)) {
         if (image_copy_make(&source, &copy, &err) != ATTN_OK) {
-            judge(f, ATTN_VERDICT_BAD_FILE, "%s", err.text);
+            judge(f, ATTN_VERDICT_BAD_FILE, "%s", text_behind_path(err.text, f->path));
             return;
         }
         elf_heads heads;
@@ -320,8 +340,13 @@ static attn_status scan_folder(scan *s, const char *folder)
     return status;
 }
 
+/* What the later file has that the earlier one serves; NULL: nothing.  Under the lock, since a file
+ * that is in use may be retired meanwhile. */
 static const char *duplicate_of(const plugin_file *file, const plugin_file *earlier)
 {
+    if (file->verdict != ATTN_VERDICT_OK) {
+        return NULL;
+    }
     if (earlier->verdict != ATTN_VERDICT_OK && earlier->verdict != ATTN_VERDICT_RETIRED) {
         return NULL;
     }
@@ -352,21 +377,30 @@ static plugin_file *record_duplicate(scan *s, const plugin_file *file, const plu
     return record_of(s, &f);
 }
 
+/* The first of the files before number `i` that has what it has. */
+static const plugin_file *earlier_of(const scan *s, uint32_t i, const char **what)
+{
+    const plugin_file *earlier = NULL;
+    *what = NULL;
+    pthread_mutex_lock(&s->registry->lock);
+    for (uint32_t k = 0; k < i && !*what; k++) {
+        earlier = s->files.items[k];
+        *what = duplicate_of(s->files.items[i], earlier);
+    }
+    pthread_mutex_unlock(&s->registry->lock);
+    return *what ? earlier : NULL;
+}
+
 static attn_status mark_duplicates(scan *s)
 {
     for (uint32_t i = 1; i < s->files.n; i++) {
-        plugin_file *file = s->files.items[i];
-        for (uint32_t k = 0; k < i && file->verdict == ATTN_VERDICT_OK; k++) {
-            const char *what = duplicate_of(file, s->files.items[k]);
-            if (what) {
-                plugin_file *copy = record_duplicate(s, file, s->files.items[k], what);
-                if (!copy) {
-                    return attn_fail(s->err, ATTN_NOMEM, "no memory for %s", file->path);
-                }
-                s->files.items[i] = copy;
-                break;
-            }
+        const char *what = NULL;
+        const plugin_file *file = s->files.items[i], *earlier = earlier_of(s, i, &what);
+        plugin_file *copy = earlier ? record_duplicate(s, file, earlier, what) : NULL;
+        if (earlier && !copy) {
+            return attn_fail(s->err, ATTN_NOMEM, "no memory for %s", file->path);
         }
+        s->files.items[i] = copy ? copy : s->files.items[i];
     }
     return ATTN_OK;
 }

@@ -1,4 +1,4 @@
-/* text.h: texts of a fixed capacity, cut where they are full. */
+/* text.h: texts of a fixed capacity, cut where they are full; texts about files. */
 #ifndef ATTNPLUG_LOADER_TEXT_H
 #define ATTNPLUG_LOADER_TEXT_H
 
@@ -12,6 +12,14 @@ static inline void text_append(char *text, size_t capacity, const char *more)
     n = n < space ? n : space;
     memcpy(text + used, more, n);
     text[used + n] = 0;
+}
+
+/* What "PATH: TEXT" says of the path; all of it where it begins otherwise, as it does where it was
+ * cut before the path's end. */
+static inline const char *text_behind_path(const char *text, const char *path)
+{
+    size_t n = strlen(path);
+    return strncmp(text, path, n) == 0 && strncmp(text + n, ": ", 2) == 0 ? text + n + 2 : text;
 }
 
 #endif

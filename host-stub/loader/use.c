@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,7 +91,8 @@ static attn_status fail_missing(attn_registry *registry, plugin_kind kind, const
                      kind == KIND_OP ? "op" : "processor", id, places);
 }
 
-/* Reads the copy's heads: they must be those of the record, or the record is out of date. */
+/* Reads the copy, of which the record has the key, as what dlopen will follow; a file that may not
+ * be opened is taken out of use. */
 static attn_status judge_copy(plugin_file *file, const image_copy *copy, elf_heads *heads,
                               attn_error *err)
 {
@@ -128,13 +130,13 @@ static attn_status load(plugin_file *file, attn_error *err)
         status = judge_copy(file, &copy, &heads, err);
     }
     if (status == ATTN_OK) {
-        ATTN_ERROR_ON(why, 1024);
+        ATTN_ERROR_ON(why, PATH_MAX + 1024);
         status = image_open(&source, &copy, &heads, &im, &verdict, &why);
         if (status != ATTN_OK) {
             attn_fail(err, status, "%s", why.text);
         }
         if (verdict != ATTN_VERDICT_OK) {
-            plugin_retire(file, verdict, why.text + strlen(file->path) + 2);
+            plugin_retire(file, verdict, text_behind_path(why.text, file->path));
         }
     }
     if (copy.fd >= 0) {

@@ -338,7 +338,9 @@ static void test_pool(void **state)
     pthread_t threads[4];
     attn_pool *pool = NULL;
     (void)state;
-    assert_int_equal(attn_pool_open(100000, &pool, NULL), ATTN_NOMEM);
+    ATTN_ERROR_ON(err, 128);
+    assert_int_equal(attn_pool_open(100000, &pool, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "n_threads is 100000, expected at most 4096");
     for (uint32_t n = 0; n < 5; n++) {
         assert_int_equal(attn_pool_open(n, &pool, NULL), ATTN_OK);
         const attn_host *host = attn_pool_host(pool);

@@ -2,9 +2,30 @@
  * as before, and the log says what was put back. */
 #include "stack_state.h"
 
+#include <fcntl.h>
 #include <float.h>
 #include <locale.h>
 #include <signal.h>
+#include <sys/mman.h>
+
+/* A mapped file whose line in /proc/self/maps is long, before those of the stacks. */
+static void map_long_path(void)
+{
+    char path[2048], name[200];
+    memset(name, 'n', sizeof name);
+    (void)snprintf(path, sizeof path, "%s", the_fault.folder);
+    for (size_t used = strlen(path); used < 1200; used = strlen(path)) {
+        (void)snprintf(path + used, sizeof path - used, "/%.*s", (int)sizeof name, name);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    size_t used = strlen(path);
+    (void)snprintf(path + used, sizeof path - used, "/mapped");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    assert_ptr_not_equal(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0), MAP_FAILED);
+    close(fd);
+}
 
 static void test(void **state)
 {
@@ -13,6 +34,7 @@ static void test(void **state)
     stack_state stack_before = stack_state_now();
     volatile float tiny = FLT_MIN;
     (void)state;
+    map_long_path();
     assert_int_equal(sigaction(SIGUSR1, NULL, &before), 0);
     fault_registry(0);
     attn_host_op *op = fault_open(BAD_ID);

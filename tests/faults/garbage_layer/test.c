@@ -102,4 +102,25 @@ static void test_counted(void **state)
     assert_int_equal(attn_registry_unregister(the_fault.registry, BAD_ID, 0, &err), ATTN_OK);
 }
 
-FAULT_MAIN(FAULT_TEST(test), FAULT_TEST(test_text), FAULT_TEST(test_counted))
+/* What the host itself forgets: the text names it where there is a place for one. */
+static void test_sizes(void **state)
+{
+    ATTN_ERROR_ON(err, 512);
+    session s;
+    (void)state;
+    assert_int_equal(begin(&s, "", &err), ATTN_OK);
+    s.work.size = offsetof(attn_work, scales);
+    assert_int_equal(attn_host_processor_run(s.plan, &s.call), ATTN_INVALID);
+    assert_string_equal(err.text, "attn_work: size is 72, expected at least 96");
+    err.text[0] = 0;
+    s.work.size = 0;
+    assert_int_equal(attn_host_processor_run(s.plan, &s.call), ATTN_INVALID);
+    s.work.size = sizeof s.work;
+    s.call.size = 0;
+    assert_int_equal(attn_host_processor_run(s.plan, &s.call), ATTN_INVALID);
+    assert_string_equal(err.text, "");
+    end(&s);
+}
+
+FAULT_MAIN(FAULT_TEST(test), FAULT_TEST(test_text), FAULT_TEST(test_counted),
+           FAULT_TEST(test_sizes))

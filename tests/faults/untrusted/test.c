@@ -67,5 +67,59 @@ static void test_owner(void **state)
     assert_int_equal(chown(the_fault.folder, 0, 0), 0);
 }
 
+/* A run path that leads where nothing is yet: whoever may make the folder has the plugin load a
+ * library from it.  (The plugin's leads to /tmp/attnplug-is-not-here/lib.) */
+static void test_run_path(void **state)
+{
+    (void)state;
+    fault_registry(0);
+    fault_expect("bad.so", ATTN_VERDICT_UNTRUSTED,
+                 "its run path: others may write folder /tmp (mode 1777)");
+    fault_expect_good();
+}
+
+/* A file whose folder's own path is longer than a path can be, reached through links. */
+static void test_untold_folder(void **state)
+{
+    char name[201], here[1024];
+    (void)state;
+    assert_non_null(getcwd(here, sizeof here));
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    assert_int_equal(chdir(the_fault.folder), 0);
+    for (int i = 0; i < 24; i++) {
+        assert_int_equal(mkdir(name, 0700), 0);
+        assert_int_equal(chdir(name), 0);
+    }
+    assert_int_equal(rename(fault_path("bad.so"), "deep.so"), 0);
+    for (int i = 0; i < 24; i += 8) { /* so many folders up, by a link there to the one below */
+        char up[64] = "", path[8 * sizeof name + 8] = ".";
+        for (int k = 0; k < 8; k++) {
+            strcat(up, "../");
+            strcat(path, "/");
+            strcat(path, name);
+        }
+        assert_int_equal(chdir(up), 0);
+        if (i) {
+            strcat(path, "/down");
+        }
+        assert_int_equal(symlink(path, "down"), 0);
+    }
+    fault_registry(0);
+    const char *deep = fault_path("down/deep.so");
+    attn_registry *registry = NULL;
+    attn_registry_options options = {
+        .size = sizeof options, .flags = ATTN_REGISTRY_ONLY_PATHS, .paths = &deep, .n_paths = 1};
+    attn_file_info info = {.size = sizeof info};
+    assert_int_equal(attn_registry_open(&options, &registry, NULL), ATTN_OK);
+    assert_int_equal(attn_registry_file(registry, 0, &info), ATTN_OK);
+    if (info.verdict != ATTN_VERDICT_UNTRUSTED || !strstr(info.reason, "its folder")) {
+        fail_msg("%s: %s (%s)", info.path, attn_verdict_name(info.verdict), info.reason);
+    }
+    attn_registry_close(registry);
+    assert_int_equal(system("rm -rf nnn*"), 0); /* nftw would want paths */
+    assert_int_equal(chdir(here), 0);
+}
+
 FAULT_MAIN(FAULT_TEST(test_file), FAULT_TEST(test_folder), FAULT_TEST(test_link),
-           FAULT_TEST(test_owner))
+           FAULT_TEST(test_owner), FAULT_TEST(test_run_path), FAULT_TEST(test_untold_folder))
