@@ -1,4 +1,5 @@
 /* attend.c: one call, all in one, with plans and scratch kept for the next of the same shapes. */
+#include "device_memory.h"
 #include "router.h"
 
 #include <stdlib.h>
@@ -13,8 +14,7 @@ typedef struct {
     attn_plan *plan; /* NULL: the slot is free */
     void *scratch;
     uint64_t scratch_bytes;
-    const attn_memory *memory; /* of the op, where scratch is the device's */
-    attn_op *instance;
+    device_memory memory; /* of the op, where the router's device is none of the host's */
     bool busy;
     uint64_t used; /* the cache's clock at its last use */
 } slot;
@@ -36,10 +36,12 @@ attn_status attend_cache_create(attn_router *router, attn_error *err)
     return ATTN_OK;
 }
 
+/* What the slot's calls queued may still be under way: it is waited for. */
 static void slot_drop(slot *s)
 {
-    if (s->memory) {
-        s->memory->free(s->instance, s->scratch);
+    if (s->memory.table) {
+        (void)device_memory_synchronize(&s->memory, s->key.stream, NULL);
+        device_memory_free(&s->memory, s->scratch);
     } else {
         free(s->scratch);
     }
@@ -141,25 +143,25 @@ static slot *slot_find(struct attend_cache *cache, const char *op, const attn_op
 static attn_status take_scratch(slot *s, attn_router *router, attn_error *err)
 {
     uint64_t bytes = (s->scratch_bytes + 255) & ~UINT64_C(255);
+    const bool at_host = router->device.type == ATTN_DEVICE_CPU;
+    if (!at_host) {
+        s->memory = device_memory_of(s->plan->entry->op);
+    }
     if (!bytes) {
         return ATTN_OK;
     }
-    if (router->device.type == ATTN_DEVICE_CPU) {
+    if (at_host) {
         s->scratch = aligned_alloc(256, bytes);
         return s->scratch ? ATTN_OK
                           : attn_fail(err, ATTN_NOMEM, "%s: no memory for %llu bytes of scratch",
                                       attn_plan_op(s->plan), (unsigned long long)bytes);
     }
-    s->instance = attn_host_op_instance(s->plan->entry->op);
-    const attn_memory *memory = attn_host_op_query(s->plan->entry->op, "attn.memory/1");
-    if (!memory || memory->size < sizeof *memory) {
+    if (!s->memory.table) {
         return attn_fail(err, ATTN_UNSUPPORTED,
                          "%s: needs %llu bytes of scratch at the device and gives no attn.memory/1",
                          attn_plan_op(s->plan), (unsigned long long)bytes);
     }
-    attn_status status = memory->alloc(s->instance, bytes, &s->scratch, err);
-    s->memory = status == ATTN_OK ? memory : NULL;
-    return status;
+    return device_memory_alloc(&s->memory, bytes, &s->scratch, err);
 }
 
 static attn_status slot_fill(slot *s, attn_router *router, const char *op, const attn_op_call *call,
@@ -248,9 +250,9 @@ attn_status attn_attend_call(attn_router *router, const char *op, const attn_op_
     if (status != ATTN_OK) {
         return status;
     }
-    status = slot_run(&fresh, call, err);
     (void)snprintf(fresh.op, sizeof fresh.op, "%s", op ? op : "");
     fresh.key = key;
+    status = slot_run(&fresh, call, err);
     if (!keeps || status != ATTN_OK || !slot_keep(cache, &fresh)) {
         slot_drop(&fresh);
     }

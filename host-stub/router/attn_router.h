@@ -73,7 +73,7 @@ ATTN_API attn_status attn_router_open(attn_registry *registry, const attn_device
                                       const attn_host *host, attn_router **router, attn_error *err);
 /* ATTN_BUSY while plans are not released. NULL does nothing. [owner] */
 ATTN_API attn_status attn_router_close(attn_router *router);
-/* Closes what it keeps for later and nobody uses: plans and scratch of attn_attend_call, and ops
+/* Closes what it keeps for later and no call uses: plans and scratch of attn_attend_call, and ops
  * that the registry would not open again (replaced, retired or unregistered files). [any] */
 ATTN_API void attn_router_trim(attn_router *router);
 /* The host table that the router gives to plugins; also for opening processors. [any] */
@@ -118,9 +118,10 @@ ATTN_API void attn_plan_release(attn_plan *plan);    /* [owner] NULL does nothin
 ATTN_API attn_status attn_router_op(attn_router *router, const char *op, const attn_param *params,
                                     uint32_t n_params, attn_host_op **opened, attn_error *err);
 
-/* One call, all in one: plans and host scratch are kept by the router for the next call of the same
- * shapes. CPU tensors, or device tensors where the op gives "attn.memory/1" for the scratch. [any]
- */
+/* One call, all in one: plans and scratch are kept by the router for the next call of the same
+ * shapes and stream. CPU tensors, or device tensors where the op gives "attn.memory/1" for the
+ * scratch. A stream that it was given lives until the router is trimmed or closed, which waits for
+ * the work that was queued there before it lets go of plans and scratch. [any] */
 ATTN_API attn_status attn_attend_call(attn_router *router, const char *op, const attn_op_call *call,
                                       attn_error *err);
 

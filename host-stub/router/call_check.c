@@ -52,9 +52,7 @@ static attn_status check_type(const expectation *e, const attn_op_call *call, at
 {
     const attn_tensor *t = e->tensor;
     bool same = t->code == call->q.code && t->bits == call->q.bits && t->lanes == call->q.lanes;
-    bool right = e->is_mask ? t->bits == 8 && t->lanes == 1 &&
-                                  (t->code == ATTN_CODE_UINT || t->code == ATTN_CODE_INT ||
-                                   t->code == 6) /* DLPack's bool */
+    bool right = e->is_mask    ? t->code == ATTN_CODE_UINT && t->bits == 8 && t->lanes == 1
                  : e->is_f32   ? dtype_of(t) == 0
                  : e->is_float ? dtype_of(t) >= 0
                                : same;

@@ -194,9 +194,12 @@ static const attn_name *find_composed(const char *text)
 
 attn_status attn_name_find(const char *text, attn_name *name, attn_error *err)
 {
-    if (!text || name->size < sizeof *name) {
-        return attn_fail(err, ATTN_INVALID, "attn_name_find: no text, or size is not %zu",
-                         sizeof *name);
+    if (!text) {
+        return attn_fail(err, ATTN_INVALID, "attn_name_find: no text");
+    }
+    if (name->size < sizeof *name) {
+        return attn_fail(err, ATTN_INVALID, "attn_name: size is %u, expected at least %zu",
+                         name->size, sizeof *name);
     }
     const attn_name *found = find(text);
     if (found) {

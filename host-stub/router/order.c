@@ -172,7 +172,8 @@ void order_read(measured_order *order, attn_registry *registry)
     attn_status status = attn_order_load(NULL, NULL, 0, &n, &why);
     if (status == ATTN_OK && n) {
         order->rows = calloc(n, sizeof *order->rows);
-        status = order->rows ? attn_order_load(NULL, order->rows, n, &again, &why) : ATTN_NOMEM;
+        status = order->rows ? attn_order_load(NULL, order->rows, n, &again, &why)
+                             : attn_fail(&why, ATTN_NOMEM, "no memory for %u timings", n);
         order->n = again < n ? again : n;
     }
     if (status != ATTN_OK) {

@@ -1,4 +1,4 @@
-/* plan.c: from a call to a prepared plan of one op, and why of all of them. */
+/* plan.c: from a call to a prepared plan of one op: asks, prepares, falls back. */
 #include "names.h"
 #include "router.h"
 #include "staging.h"

@@ -15,8 +15,7 @@ static attn_status check_host(const attn_host *host, attn_error *err)
     return host->size >= sizeof *host && host->max_threads >= 1
                ? ATTN_OK
                : attn_fail(err, ATTN_INVALID,
-                           "attn_host: size %u and %u threads, expected %zu and "
-                           "at least 1",
+                           "attn_host: size %u and %u threads, expected at least %zu and 1",
                            host->size, host->max_threads, sizeof *host);
 }
 
@@ -24,8 +23,12 @@ attn_status attn_router_open(attn_registry *registry, const attn_device *device,
                              const attn_host *host, attn_router **out, attn_error *err)
 {
     attn_status status = ATTN_OK;
-    if (!registry || !device || !memchr(device->runtime, 0, sizeof device->runtime)) {
-        return attn_fail(err, ATTN_INVALID, "attn_router_open: no registry or no device");
+    if (!registry || !device) {
+        return attn_fail(err, ATTN_INVALID, "attn_router_open: no %s",
+                         registry ? "device" : "registry");
+    }
+    if (!memchr(device->runtime, 0, sizeof device->runtime)) {
+        return attn_fail(err, ATTN_INVALID, "device: its runtime's name has no end");
     }
     status = host ? check_host(host, err) : registry_host(registry, &host, err);
     if (status != ATTN_OK) {

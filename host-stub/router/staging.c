@@ -1,15 +1,17 @@
 /* staging.c: an op of another device or element type, run on copies of host tensors. */
 #include "staging.h"
 
+#include "device_memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 enum { TENSORS = 9, FIRST_OUTPUT = 5, ALIGNMENT = 256 };
+#define COPIES_MOST (UINT64_C(1) << 56)
 
 struct staging {
-    attn_op *instance;
-    const attn_memory *memory; /* NULL: the op reads host memory, `device` is `host` */
-    attn_op_call call;         /* data at the device */
+    device_memory memory; /* no table: the op reads host memory, `device` is `host` */
+    attn_op_call call;    /* data at the device */
     uint64_t offset[TENSORS];
     uint64_t in_bytes, out_bytes, scratch_bytes; /* one after the other */
     char *host;                                  /* inputs and outputs */
@@ -104,14 +106,18 @@ void staging_call(const op_entry *entry, uint32_t flags, const attn_op_call *cal
     }
 }
 
-/* Of a tensor as tensor_stage left it. */
+/* Of a tensor as tensor_stage left it; no memory has COPIES_MOST, which takes the place of all that
+ * is larger. */
 static uint64_t staged_bytes(const attn_tensor *t)
 {
-    uint64_t elements = t->rank ? 1 : 0;
+    uint64_t bytes = t->rank ? t->bits / 8 : 0;
     for (uint32_t i = 0; i < t->rank; i++) {
-        elements *= t->stride[i] == 0 && t->shape[i] > 1 ? 1 : (uint64_t)t->shape[i];
+        uint64_t n = t->stride[i] == 0 && t->shape[i] > 1 ? 1 : (uint64_t)t->shape[i];
+        if (__builtin_mul_overflow(bytes, n, &bytes) || bytes > COPIES_MOST) {
+            bytes = COPIES_MOST;
+        }
     }
-    return elements * t->bits / 8;
+    return bytes;
 }
 
 static uint64_t round_up(uint64_t bytes)
@@ -137,9 +143,8 @@ static attn_status memory_find(staging *s, const op_entry *entry, attn_error *er
     if (entry->device.type == ATTN_DEVICE_CPU) {
         return ATTN_OK;
     }
-    s->memory = attn_host_op_query(entry->op, "attn.memory/1");
-    s->instance = attn_host_op_instance(entry->op);
-    return s->memory && s->memory->size >= sizeof *s->memory
+    s->memory = device_memory_of(entry->op);
+    return s->memory.table
                ? ATTN_OK
                : attn_fail(err, ATTN_UNSUPPORTED,
                            "gives no attn.memory/1: its device cannot be reached from host memory");
@@ -148,17 +153,17 @@ static attn_status memory_find(staging *s, const op_entry *entry, attn_error *er
 static attn_status memory_take(staging *s, attn_error *err)
 {
     uint64_t copied = s->in_bytes + s->out_bytes, all = copied + s->scratch_bytes;
-    uint64_t at_host = s->memory ? copied : all;
+    uint64_t at_host = s->memory.table ? copied : all;
     s->host = aligned_alloc(ALIGNMENT, round_up(at_host + 1));
     if (!s->host) {
         return attn_fail(err, ATTN_NOMEM, "no memory for %llu bytes of copies",
                          (unsigned long long)at_host);
     }
-    if (!s->memory) {
+    if (!s->memory.table) {
         s->device = s->host;
         return ATTN_OK;
     }
-    return s->memory->alloc(s->instance, all ? all : 1, &s->device, err);
+    return device_memory_alloc(&s->memory, all ? all : 1, &s->device, err);
 }
 
 attn_status staging_create(op_entry *entry, const attn_op_call *staged, uint64_t scratch,
@@ -193,9 +198,7 @@ void staging_free(staging *s)
     if (!s) {
         return;
     }
-    if (s->memory) {
-        s->memory->free(s->instance, s->device);
-    }
+    device_memory_free(&s->memory, s->device);
     free(s->host);
     free(s);
 }
@@ -230,19 +233,19 @@ static void copy_between(staging *s, attn_op_call *call, int first, int last)
 /* Whatever failed, nothing is in flight when this returns. */
 static attn_status run_at_device(staging *s, attn_host_op_plan *plan, attn_error *err)
 {
-    const attn_memory *m = s->memory;
+    const device_memory *m = &s->memory;
     attn_status status = ATTN_OK;
     if (s->in_bytes) {
-        status = m->copy_in(s->instance, s->device, s->host, s->in_bytes, NULL, err);
+        status = device_memory_copy_in(m, s->device, s->host, s->in_bytes, NULL, err);
     }
     if (status == ATTN_OK) {
         status = attn_host_op_run(plan, &s->call, err);
     }
     if (status == ATTN_OK && s->out_bytes) {
-        status = m->copy_out(s->instance, s->host + s->in_bytes, (char *)s->device + s->in_bytes,
-                             s->out_bytes, NULL, err);
+        status = device_memory_copy_out(m, s->host + s->in_bytes, (char *)s->device + s->in_bytes,
+                                        s->out_bytes, NULL, err);
     }
-    attn_status waited = m->synchronize(s->instance, NULL, status == ATTN_OK ? err : NULL);
+    attn_status waited = device_memory_synchronize(m, NULL, status == ATTN_OK ? err : NULL);
     return status == ATTN_OK ? waited : status;
 }
 
@@ -252,7 +255,7 @@ attn_status staging_run(staging *s, attn_host_op_plan *plan, const attn_op_call 
     attn_op_call theirs = *call;
     copy_between(s, &theirs, 0, FIRST_OUTPUT);
     attn_status status =
-        s->memory ? run_at_device(s, plan, err) : attn_host_op_run(plan, &s->call, err);
+        s->memory.table ? run_at_device(s, plan, err) : attn_host_op_run(plan, &s->call, err);
     if (status == ATTN_OK) {
         copy_between(s, &theirs, FIRST_OUTPUT, TENSORS);
     }

@@ -223,6 +223,14 @@ static void test_refusals(void **state)
     call = attention_call(&a);
     call.scale = NAN;
     assert_int_equal(attn_attend_call(f.router, NULL, &call, &err), ATTN_INVALID);
+    call = attention_call(&a);
+    call.mask = attention_tensor(&a, 4, B, H, NQ, NK);
+    call.mask.bits = 8;
+    for (uint8_t code = ATTN_CODE_INT; code <= 6; code += 6) { /* DLPack's int and bool */
+        call.mask.code = code;
+        assert_int_equal(attn_attend_call(f.router, NULL, &call, &err), ATTN_INVALID);
+        assert_non_null(strstr(err.text, "8 bits), expected 8-bit unsigned"));
+    }
     close_router(&f);
 }
 
