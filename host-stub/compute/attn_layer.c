@@ -98,19 +98,46 @@ static bool is_staged(const struct compute *c, const attn_tensor *t)
     return c->device.type != ATTN_DEVICE_CPU && t->device_type == ATTN_DEVICE_CPU;
 }
 
-attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
-                            const attn_layer_spec *spec, attn_bound **bound, attn_error *err)
+static attn_status check_size(const char *what, uint32_t size, size_t least, attn_error *err)
 {
+    return size >= least ? ATTN_OK
+                         : attn_fail(err, ATTN_INVALID, "%s: size is %u, expected at least %zu",
+                                     what, size, least);
+}
+
+/* The caller's, as far as its struct goes. */
+static attn_status spec_read(const attn_layer_spec *given, attn_layer_spec *spec, attn_error *err)
+{
+    *spec = (attn_layer_spec){0};
+    memcpy(spec, given, given->size < sizeof *spec ? given->size : sizeof *spec);
+    spec->size = sizeof *spec;
+    if (!spec->processor)
+        return attn_fail(err, ATTN_INVALID, "attn_layer_spec (size %u): no processor", given->size);
+    if (spec->n_params && !spec->params)
+        return attn_fail(err, ATTN_INVALID, "attn_layer_spec: %u parameters, but params is NULL",
+                         spec->n_params);
+    return ATTN_OK;
+}
+
+attn_status attn_layer_bind(attn_computer *computer, const attn_layer *layer,
+                            const attn_layer_spec *given, attn_bound **bound, attn_error *err)
+{
+    attn_layer_spec spec;
+    attn_status status = check_size("attn_layer", layer->size, sizeof *layer, err);
+    if (status == ATTN_OK)
+        status = spec_read(given, &spec, err);
+    if (status != ATTN_OK)
+        return status;
     attn_bound *b = calloc(1, sizeof *b);
     if (!b)
         return attn_fail(err, ATTN_NOMEM, "no memory for a layer");
     b->compute = computer->compute;
-    memcpy(&b->weights, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
-    attn_status status = pass_create(b->compute, &b->pass, err);
+    b->weights = *layer;
+    status = pass_create(b->compute, &b->pass, err);
     if (status == ATTN_OK)
-        status = keep_tensors(b, spec, err);
+        status = keep_tensors(b, &spec, err);
     if (status == ATTN_OK)
-        status = layer_bind(b->compute, layer, spec, &b->layer, err);
+        status = layer_bind(b->compute, layer, &spec, &b->layer, err);
     if (status != ATTN_OK) {
         pass_destroy(b->pass);
         free(b->tensors);
@@ -164,8 +191,10 @@ const char *attn_layer_op(const attn_bound *bound)
 
 attn_status attn_layer_run(attn_bound *bound, const attn_layer_call *call, attn_error *err)
 {
-    attn_layer_call mine = {0};
-    memcpy(&mine, call, call->size < sizeof mine ? call->size : sizeof mine);
+    attn_status status = check_size("attn_layer_call", call->size, sizeof *call, err);
+    if (status != ATTN_OK)
+        return status;
+    attn_layer_call mine = *call;
     mine.size = sizeof mine;
     if (is_staged(bound->compute, &mine.hidden)) {
         attn_work *dry = pass_dry(bound->pass, err);

@@ -65,12 +65,13 @@ static attn_status opened_add(struct compute *c, struct opened *o)
     pthread_mutex_lock(&processors_lock);
     if (!c->processors)
         c->processors = calloc(1, sizeof *c->processors);
-    if (c->processors) {
+    const bool added = c->processors != NULL;
+    if (added) {
         o->next = c->processors->first;
         c->processors->first = o;
     }
     pthread_mutex_unlock(&processors_lock);
-    return c->processors ? ATTN_OK : ATTN_NOMEM;
+    return added ? ATTN_OK : ATTN_NOMEM;
 }
 
 static attn_status processor_open(struct compute *c, const char *id, struct opened **out,
@@ -138,7 +139,9 @@ static attn_status choose_op(struct layer *l, const attn_layer_spec *spec, const
     const char *op = spec->op ? spec->op : by_name;
     for (uint32_t i = 0; i < spec->n_params; ++i) {
         const attn_param *p = &spec->params[i];
-        if (l->terms && p->name && param_name_known(l->terms->params, p->name))
+        if (!p->name)
+            return attn_fail(err, ATTN_INVALID, "%s: a parameter has no name", spec->processor);
+        if (l->terms && param_name_known(l->terms->params, p->name))
             continue;
         if (!is_op_param(p->name))
             l->params[l->n_params++] = *p;

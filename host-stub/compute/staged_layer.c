@@ -24,16 +24,21 @@ static void elements_move(const attn_tensor *strided, char *packed, bool out)
 }
 
 /* t itself where it is packed, else a packed view of new memory, which *memory gets. */
-static attn_tensor packed_of(const attn_tensor *t, void **memory)
+static attn_status packed_of(const attn_tensor *t, attn_tensor *packed, void **memory,
+                             attn_error *err)
 {
-    attn_tensor p = *t;
+    *packed = *t;
     *memory = NULL;
-    if (!tensor_here(t) || tensor_contiguous(t))
-        return p;
+    if (!t->data && tensor_count(t))
+        return attn_fail(err, ATTN_INVALID, "tensor %s has no data", tensor_describe(t).text);
+    if (tensor_contiguous(t))
+        return ATTN_OK;
     *memory = malloc(tensor_bytes(t) + 1);
-    p.data = *memory;
-    tensor_pack_strides(&p);
-    return p;
+    packed->data = *memory;
+    tensor_pack_strides(packed);
+    return *memory
+               ? ATTN_OK
+               : attn_fail(err, ATTN_NOMEM, "no memory for a copy of %s", tensor_describe(t).text);
 }
 
 /* -- weights ----------------------------------------------------------------------------------- */
@@ -56,15 +61,14 @@ struct staged_weights {
 static void tensor_stage(struct staged_weights *s, attn_tensor *t)
 {
     void *memory;
+    attn_tensor packed;
     if (s->status != ATTN_OK || !tensor_here(t) || t->device_type != ATTN_DEVICE_CPU)
         return;
-    attn_tensor packed = packed_of(t, &memory);
+    s->status = packed_of(t, &packed, &memory, s->err);
+    if (s->status != ATTN_OK)
+        return;
     if (memory)
         elements_move(t, memory, false);
-    if (!packed.data && tensor_count(t)) {
-        s->status = attn_fail(s->err, ATTN_NOMEM, "no memory for %s", tensor_describe(t).text);
-        return;
-    }
     s->status = s->compute->api->upload(s->compute, &packed, NULL, t, s->err);
     free(memory);
     if (s->status == ATTN_OK)
@@ -87,16 +91,8 @@ static void linear_stage(struct staged_weights *s, attn_linear *l)
     s->n_terms += l->n_terms;
 }
 
-static void norm_stage(struct staged_weights *s, attn_norm *n)
-{
-    tensor_stage(s, &n->weight);
-    tensor_stage(s, &n->bias);
-    linear_stage(s, &n->conv_y);
-    linear_stage(s, &n->conv_b);
-}
-
-/* Every place of a layer that holds a linear. */
-enum { LINEARS = 10, NORMS = 3 };
+/* Every place of a layer that holds a linear: whatever the norms' kinds, since all are staged. */
+enum { LINEARS = 12, NORMS = 3 };
 static void linears_of(attn_layer *l, attn_linear *out[LINEARS])
 {
     attn_linear *all[LINEARS] = {&l->to_q,
@@ -106,10 +102,26 @@ static void linears_of(attn_layer *l, attn_linear *out[LINEARS])
                                  &l->add_k,
                                  &l->add_v,
                                  &l->group_norm.conv_y,
+                                 &l->group_norm.conv_b,
                                  &l->norm_cross.conv_y,
+                                 &l->norm_cross.conv_b,
                                  &l->spatial_norm.conv_y,
                                  &l->spatial_norm.conv_b};
     memcpy(out, all, sizeof all);
+}
+
+static void layer_stage(struct staged_weights *s)
+{
+    attn_layer *l = &s->layer;
+    attn_linear *linears[LINEARS];
+    attn_norm *norms[NORMS] = {&l->group_norm, &l->norm_cross, &l->spatial_norm};
+    linears_of(l, linears);
+    for (int i = 0; i < LINEARS; ++i)
+        linear_stage(s, linears[i]);
+    for (int i = 0; i < NORMS; ++i) {
+        tensor_stage(s, &norms[i]->weight);
+        tensor_stage(s, &norms[i]->bias);
+    }
 }
 
 static attn_status tables_take(struct staged_weights *s, const attn_layer_spec *spec)
@@ -153,16 +165,10 @@ attn_status staged_weights_open(struct compute *c, const attn_layer *layer,
     memcpy(&s->layer, layer, layer->size < sizeof *layer ? layer->size : sizeof *layer);
     s->status = tables_take(s, spec);
     if (s->status == ATTN_OK) {
-        attn_layer *l = &s->layer;
-        attn_linear *plain[] = {&l->to_q, &l->to_k, &l->to_v, &l->to_out, &l->add_k, &l->add_v};
-        attn_norm *norms[NORMS] = {&l->group_norm, &l->norm_cross, &l->spatial_norm};
         if (spec->n_params)
             memcpy(s->params, spec->params, spec->n_params * sizeof *s->params);
         s->spec.params = s->params;
-        for (size_t i = 0; i < sizeof plain / sizeof *plain; ++i)
-            linear_stage(s, plain[i]);
-        for (int i = 0; i < NORMS; ++i)
-            norm_stage(s, norms[i]);
+        layer_stage(s);
         params_stage(s);
     }
     if (s->status != ATTN_OK) {
@@ -206,17 +212,24 @@ static attn_tensor like(attn_work *w, const attn_tensor *t, bool computed)
     return tensor_here(t) ? work_take(w, computed ? NULL : t, t->rank, t->shape) : (attn_tensor){0};
 }
 
+/* packed_of, for a tensor of a call. */
+static bool call_packed(attn_work *w, const attn_tensor *t, attn_tensor *packed, void **memory)
+{
+    ATTN_ERROR_ON(why, 256);
+    attn_status status = packed_of(t, packed, memory, &why);
+    if (status != ATTN_OK)
+        work_fail(w, status, "%s", why.text);
+    return status == ATTN_OK;
+}
+
 static attn_tensor copy_in(attn_work *w, const attn_tensor *t, bool computed)
 {
     void *memory;
-    attn_tensor to = like(w, t, computed);
-    if (!tensor_here(t) || w->status != ATTN_OK)
+    attn_tensor to = like(w, t, computed), packed;
+    if (!tensor_here(t) || w->status != ATTN_OK || !call_packed(w, t, &packed, &memory))
         return to;
-    attn_tensor packed = packed_of(t, &memory);
     if (memory && !work_dry(w))
         elements_move(t, memory, false);
-    if (!packed.data && tensor_count(t))
-        work_fail(w, ATTN_NOMEM, "no memory for %s", tensor_describe(t).text);
     work_compute(w)->api->write(w, &packed, &to);
     free(memory);
     return to;
@@ -226,11 +239,9 @@ static attn_tensor copy_in(attn_work *w, const attn_tensor *t, bool computed)
 static void copy_out(attn_work *w, const attn_tensor *from, const attn_tensor *t)
 {
     void *memory;
-    if (!tensor_here(t) || w->status != ATTN_OK)
+    attn_tensor packed;
+    if (!tensor_here(t) || w->status != ATTN_OK || !call_packed(w, t, &packed, &memory))
         return;
-    attn_tensor packed = packed_of(t, &memory);
-    if (!packed.data && tensor_count(t))
-        work_fail(w, ATTN_NOMEM, "no memory for %s", tensor_describe(t).text);
     work_compute(w)->api->read(w, from, &packed);
     work_compute(w)->api->synchronize(w);
     if (memory && !work_dry(w) && w->status == ATTN_OK)

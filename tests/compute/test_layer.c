@@ -403,6 +403,39 @@ static void binds_that_fail(void **state)
     weights_free(&w);
 }
 
+/* What an engine forgets: sizes, a name. */
+static void forgotten_fields(void **state)
+{
+    struct world *world = *state;
+    ATTN_ERROR_ON(err, 512);
+    struct weights w;
+    attn_bound *bound = NULL;
+    const attn_param nameless = {.kind = ATTN_PARAM_INT};
+    weights_make(&w, WIDTH, false);
+    attn_layer_spec spec = {.processor = "standard"};
+    assert_int_equal(attn_layer_bind(world->computer, &w.layer, &spec, &bound, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "attn_layer_spec (size 0): no processor");
+    spec = (attn_layer_spec){
+        .size = sizeof spec, .processor = "standard", .params = &nameless, .n_params = 1};
+    assert_int_equal(attn_layer_bind(world->computer, &w.layer, &spec, &bound, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "standard: a parameter has no name");
+    spec.params = NULL;
+    assert_int_equal(attn_layer_bind(world->computer, &w.layer, &spec, &bound, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "attn_layer_spec: 1 parameters, but params is NULL");
+    spec.n_params = 0;
+    const uint32_t size = w.layer.size;
+    w.layer.size = 0;
+    assert_int_equal(attn_layer_bind(world->computer, &w.layer, &spec, &bound, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "attn_layer: size is 0, expected at least 3184");
+    w.layer.size = size;
+    assert_int_equal(attn_layer_bind(world->computer, &w.layer, &spec, &bound, &err), ATTN_OK);
+    const attn_layer_call call = {0};
+    assert_int_equal(attn_layer_run(bound, &call, &err), ATTN_INVALID);
+    assert_string_equal(err.text, "attn_layer_call: size is 0, expected at least 912");
+    attn_layer_unbind(bound);
+    weights_free(&w);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +444,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(layers_run),
         cmocka_unit_test(layers_in_a_pass),
         cmocka_unit_test(binds_that_fail),
+        cmocka_unit_test(forgotten_fields),
     };
     if (argc < 2 || variant_missing())
         return argc < 2 ? 2 : 77;

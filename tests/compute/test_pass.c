@@ -276,6 +276,57 @@ static void every_index_once(void **state)
     }
 }
 
+/* A program that is inside a team of its own, larger than ours: its threads' numbers are no slots.
+ */
+static void within_a_team_of_others(void **state)
+{
+#ifdef _OPENMP
+    struct fixture *f = *state;
+    const struct cpu *cpu = (struct cpu *)f->c;
+    enum { TEAM = 8 };
+    struct visits *all[TEAM];
+    assert_true(cpu->base.host.max_threads < TEAM);
+    for (int i = 0; i < TEAM; ++i) {
+        all[i] = calloc(1, sizeof *all[i]);
+        assert_non_null(all[i]);
+        *all[i] = (struct visits){.cpu = cpu, .n = 100, .grain = 7};
+    }
+#pragma omp parallel for num_threads(TEAM) schedule(static, 1)
+    for (int i = 0; i < TEAM; ++i)
+        parallel(cpu, 100, 7, visit, all[i]);
+    for (int i = 0; i < TEAM; ++i) {
+        assert_int_equal(all[i]->wrong, 0);
+        for (int j = 0; j < 100; ++j)
+            assert_int_equal(all[i]->counts[j], 1);
+        free(all[i]);
+    }
+#else
+    (void)state;
+    skip();
+#endif
+}
+
+/* The variable that forces kernels is shared with the op memory_efficient, which has one set more.
+ */
+static void amx_is_avx512_here(void **state)
+{
+    const struct kernels *kernels = NULL;
+    char before[16];
+    ATTN_ERROR_ON(err, 256);
+    (void)state;
+    (void)snprintf(before, sizeof before, "%s",
+                   getenv("ATTNPLUG_CPU") ? getenv("ATTNPLUG_CPU") : "");
+    setenv("ATTNPLUG_CPU", "avx512", 1);
+    const bool has = kernels_choose(&kernels, &err) == ATTN_OK;
+    setenv("ATTNPLUG_CPU", "amx", 1);
+    assert_int_equal(kernels_choose(&kernels, &err), has ? ATTN_OK : ATTN_INVALID);
+    if (has)
+        assert_string_equal(kernels->name, "avx512");
+    else
+        assert_non_null(strstr(err.text, "ATTNPLUG_CPU=amx: this processor has c"));
+    setenv("ATTNPLUG_CPU", before, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +339,8 @@ int main(void)
         cmocka_unit_test(uploads),
         cmocka_unit_test(writes_and_reads),
         cmocka_unit_test(every_index_once),
+        cmocka_unit_test(within_a_team_of_others),
+        cmocka_unit_test(amx_is_avx512_here),
     };
     return RUN_GROUP(tests);
 }

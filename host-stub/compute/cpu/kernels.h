@@ -89,8 +89,8 @@ extern const struct kernels kernels_c;
 extern const struct kernels kernels_avx2, kernels_avx512; /* x86-64 */
 #endif
 
-/* The best that this processor has; ATTNPLUG_CPU=c|avx2|avx512 takes another, and an error names
- * the ones that there are. */
+/* The best that this processor has; ATTNPLUG_CPU=c|avx2|avx512 takes another (amx, which is the op
+ * memory_efficient's alone, avx512), and an error names the ones that there are. */
 attn_status kernels_choose(const struct kernels **kernels, attn_error *err);
 
 #endif

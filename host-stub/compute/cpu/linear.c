@@ -12,7 +12,9 @@ static attn_status check_terms(struct linear_call *l)
         const attn_term *t = &linear->terms[i];
         const attn_tensor *both[] = {&t->down, &t->up};
         if (t->kind != ATTN_TERM_LOW_RANK)
-            return work_fail(l->w, ATTN_UNSUPPORTED, "linear: term %u is of kind %u", i, t->kind);
+            return work_fail(l->w, ATTN_UNSUPPORTED,
+                             "linear: term %u is of kind %u, expected %u (low rank)", i, t->kind,
+                             ATTN_TERM_LOW_RANK);
         if (check_floats(l->w, "linear's term", 2, both) != ATTN_OK)
             return l->w->status;
         if (t->down.rank != 2 || t->up.rank != 2 || t->down.shape[1] != l->depth ||

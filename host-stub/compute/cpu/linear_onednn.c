@@ -47,10 +47,11 @@ static struct onednn_plan *plan_of(attn_work *w, const struct onednn_linear *sha
     if (plan)
         return plan;
     ATTN_ERROR_ON(err, 256);
+    attn_status status = ATTN_OK;
     if (!work_dry(w))
         work_fail(w, ATTN_INTERNAL, "linear: no dry run planned this size");
-    else if (onednn_linear_plan(cpu_of(w)->onednn, shape, &plan, &err) != ATTN_OK)
-        work_fail(w, ATTN_INTERNAL, "%s", err.text);
+    else if ((status = onednn_linear_plan(cpu_of(w)->onednn, shape, &plan, &err)) != ATTN_OK)
+        work_fail(w, status, "%s", err.text);
     else if (plan_keep(w, &key, plan, plan_release) == ATTN_OK)
         return plan;
     return NULL;
@@ -84,8 +85,11 @@ static attn_status product(attn_work *w, const attn_tensor *x, const attn_tensor
                                          .y = out->data,
                                          .scratch = scratch.data};
         ATTN_ERROR_ON(err, 256);
-        if (!work_dry(w) && w->status == ATTN_OK && onednn_run(plan, &buffers, &err) != ATTN_OK)
-            work_fail(w, ATTN_INTERNAL, "%s", err.text);
+        attn_status status = ATTN_OK;
+        if (!work_dry(w) && w->status == ATTN_OK)
+            status = onednn_run(plan, &buffers, &err);
+        if (status != ATTN_OK)
+            work_fail(w, status, "%s", err.text);
     }
     work_reset(w, mark);
     return w->status;

@@ -40,11 +40,9 @@ openmp_parallel_for(void *ctx, int64_t n, int64_t grain,
     int64_t pieces = (n - 1) / grain + 1;
     int64_t threads = c->base.host.max_threads;
     threads = pieces < threads ? pieces : threads;
-    if (omp_in_parallel()) {
-        body(arg, 0, n, (uint32_t)omp_get_thread_num());
-        return;
-    }
-    if (threads == 1) {
+    /* Within a team all runs inline.  The team may be the engine's, and larger than ours: its
+     * numbers are no slots. */
+    if (omp_in_parallel() || threads == 1) {
         body(arg, 0, n, 0);
         return;
     }

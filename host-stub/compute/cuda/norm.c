@@ -12,7 +12,8 @@ static attn_status check(attn_work *w, const attn_norm *norm, const attn_tensor 
     int64_t channels = tensor_last(x) + (tensor_here(x2) ? tensor_last(x2) : 0);
     bool is_group = norm->kind == ATTN_NORM_GROUP;
     if (!is_group && norm->kind != ATTN_NORM_LAYER)
-        return work_fail(w, ATTN_UNSUPPORTED, "norm: kind %u", norm->kind);
+        return work_fail(w, ATTN_UNSUPPORTED, "norm: kind %u, expected %u (layer) or %u (group)",
+                         norm->kind, ATTN_NORM_LAYER, ATTN_NORM_GROUP);
     if (!is_group && (tensor_here(x2) || tensor_here(vectors[2]) || tensor_here(vectors[3]) ||
                       tensor_here(vectors[4])))
         return work_fail(w, ATTN_UNSUPPORTED,
