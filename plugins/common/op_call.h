@@ -112,6 +112,32 @@ static inline attn_status op_qkv_check(const char *who, const attn_op_call *c, a
     return status;
 }
 
+/* Sizes of which no machine has the memory (shapes come before it), refused so that nobody's sums
+ * of them overflow. */
+static inline attn_status op_size_check(const char *who, const attn_op_call *c, attn_error *err)
+{
+    const int64_t most = INT64_C(1) << 40, most_rows = INT64_C(1) << 48;
+    const int64_t b = c->q.shape[0], h = c->q.shape[1], nq = c->q.shape[2], nk = c->k.shape[2];
+    const struct {
+        const char *name;
+        int64_t size;
+    } sizes[] = {{"batch", b}, {"heads", h},         {"queries", nq},
+                 {"keys", nk}, {"D", c->q.shape[3]}, {"Dv", c->v.shape[3]}};
+    for (int i = 0; i < 6; i++)
+        if (sizes[i].size > most)
+            return attn_fail(err, ATTN_UNSUPPORTED, "%s: %s is %lld, expected at most %lld", who,
+                             sizes[i].name, (long long)sizes[i].size, (long long)most);
+    int64_t heads, rows, keys;
+    if (__builtin_mul_overflow(b, h, &heads) || __builtin_mul_overflow(heads, nq, &rows) ||
+        __builtin_mul_overflow(b, nk, &keys) || rows > most_rows || keys > most_rows)
+        return attn_fail(
+            err, ATTN_UNSUPPORTED,
+            "%s: %lld queries of %lld heads and %lld keys in a batch of %lld, expected "
+            "at most %lld rows of either in all",
+            who, (long long)nq, (long long)h, (long long)nk, (long long)b, (long long)most_rows);
+    return ATTN_OK;
+}
+
 static inline attn_status op_extras_check(const char *who, const attn_op_call *c, attn_error *err)
 {
     const int64_t *q = c->q.shape, nk = c->k.shape[2];
@@ -177,6 +203,8 @@ static inline attn_status op_call_check(const char *who, const attn_op_call *c,
     attn_status status = op_header_check(who, c, err);
     if (status == ATTN_OK)
         status = op_qkv_check(who, c, err);
+    if (status == ATTN_OK)
+        status = op_size_check(who, c, err);
     if (status == ATTN_OK)
         status = op_extras_check(who, c, err);
     if (status != ATTN_OK)

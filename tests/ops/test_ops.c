@@ -334,6 +334,18 @@ static void expect_refusal(const char *name, const attn_op_call *call, attn_stat
     plugin_close(&plugin);
 }
 
+/* As a caller may plan that has strides of 0 and no memory yet. */
+static void call_resize(attn_op_call *c, int64_t batch, int64_t queries)
+{
+    attn_tensor *const all[] = {&c->q,    &c->k,   &c->v,        &c->out,  &c->bias,
+                                &c->mask, &c->lse, &c->key_mass, &c->probs};
+    attn_tensor *const by_query[] = {&c->q, &c->out, &c->bias, &c->mask, &c->lse, &c->probs};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        all[i]->shape[0] = batch;
+    for (size_t i = 0; i < sizeof by_query / sizeof *by_query; i++)
+        by_query[i]->shape[2] = queries;
+}
+
 static void test_refusals(void **state)
 {
     static const char *const names[] = {"math", "memory_efficient", "sliced"};
@@ -372,6 +384,10 @@ static void test_refusals(void **state)
         expect_refusal(names[i], &call, ATTN_INVALID, "lse has stride 0 in dimension 2");
         call = data.call, call.scale = NAN;
         expect_refusal(names[i], &call, ATTN_INVALID, "scale");
+        call = data.call, call_resize(&call, INT64_C(1) << 41, 1);
+        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "batch is 2199023255552, expected at");
+        call = data.call, call_resize(&call, INT64_C(1) << 30, INT64_C(1) << 40);
+        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "in a batch of 1073741824, expected");
     }
     attn_op_call call = data.call;
     call.probs = call.bias;

@@ -10,12 +10,13 @@
  * number, "auto" (half the heads, the default) or "max" (one head, the most slices).
  *
  *   sliced.c      this file
- *   ../../common  op_call.h (what a call must look like)
+ *   ../../common  op_call.h (what a call must look like), tensor.h (slices)
  *
  * Check: meson test -C build ops
  */
 #include "attn_abi.h"
 #include "op_call.h"
+#include "tensor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -131,21 +132,14 @@ static void op_destroy(attn_op *op)
     free(op);
 }
 
-/* Entries [begin, begin + count) of an axis; the slice promises the alignment that is left. */
-static attn_tensor tensor_range(attn_tensor t, int axis, int64_t begin, int64_t count)
-{
-    int64_t offset = begin * t.stride[axis] * (t.bits / 8);
-    t.shape[axis] = count;
-    if (t.data)
-        t.data = (char *)t.data + offset;
-    return t;
-}
-
-static attn_tensor tensor_heads(const attn_tensor *t, int64_t b, int64_t h, int64_t count)
+/* Heads [h, h + count) of batch entry b.  One plan serves slices that begin anywhere: none promises
+ * more alignment than an element's. */
+static attn_tensor slice_of(const attn_tensor *t, int64_t b, int64_t h, int64_t count)
 {
     if (t->rank == 0)
         return *t;
-    attn_tensor slice = tensor_range(tensor_range(*t, 0, b, 1), 1, h, count);
+    const attn_tensor entry = tensor_slice(t, 0, b, 1);
+    attn_tensor slice = tensor_slice(&entry, 1, h, count);
     slice.align = t->bits / 8;
     return slice;
 }
@@ -157,14 +151,14 @@ static attn_op_call slice_call(const struct attn_op_plan *plan, const attn_op_ca
     attn_op_call slice = *call;
     int64_t kv = h / plan->group, n_kv = (count + plan->group - 1) / plan->group;
     slice.size = sizeof slice;
-    slice.q = tensor_heads(&call->q, b, h, count);
-    slice.k = tensor_heads(&call->k, b, kv, n_kv);
-    slice.v = tensor_heads(&call->v, b, kv, n_kv);
-    slice.out = tensor_heads(&call->out, b, h, count);
-    slice.bias = tensor_heads(&call->bias, b, h, count);
-    slice.mask = tensor_heads(&call->mask, b, h, count);
-    slice.lse = tensor_heads(&call->lse, b, h, count);
-    slice.probs = tensor_heads(&call->probs, b, h, count);
+    slice.q = slice_of(&call->q, b, h, count);
+    slice.k = slice_of(&call->k, b, kv, n_kv);
+    slice.v = slice_of(&call->v, b, kv, n_kv);
+    slice.out = slice_of(&call->out, b, h, count);
+    slice.bias = slice_of(&call->bias, b, h, count);
+    slice.mask = slice_of(&call->mask, b, h, count);
+    slice.lse = slice_of(&call->lse, b, h, count);
+    slice.probs = slice_of(&call->probs, b, h, count);
     if (call->key_mass.rank != 0) {
         int64_t nk = call->key_mass.shape[1];
         slice.key_mass.shape[0] = 1;
@@ -276,8 +270,7 @@ static attn_status run_slice(struct attn_op_plan *plan, const attn_op_call *call
     attn_status status = attend->run(count == plan->slice ? plan->full : plan->rest, &slice, err);
     if (status != ATTN_OK || call->key_mass.rank == 0)
         return status;
-    attn_tensor sum = tensor_range(call->key_mass, 0, b, 1);
-    sum.align = sizeof(float);
+    const attn_tensor sum = tensor_slice(&call->key_mass, 0, b, 1);
     return attend->sum(attend->ctx, call->stream, (float)count / (float)plan->heads,
                        &slice.key_mass, h == 0 ? 0.0f : 1.0f, &sum, err);
 }
