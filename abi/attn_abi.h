@@ -25,7 +25,8 @@
  * MEMORY.  Nothing allocated on one side is freed on the other.  The caller owns every tensor, all
  * scratch and every error text.  Pointers in a call (call, params, ext) are dead once it returns;
  * tensors, scratch and plan must live until the stream has passed the work, and for as long as a
- * graph into which it was captured may be replayed.
+ * graph into which it was captured may be replayed.  What a function returns through pointers
+ * counts with ATTN_OK alone: after another status nobody reads it, frees it or releases it.
  *
  * Needs C99 or C++98 with <stdint.h>; any 64-bit ELF target of either endianness (little-endian
  * files are what hosts of today read).  Types are fixed-width; there is no enum, bool or bit-field.
@@ -108,21 +109,23 @@ typedef struct {
 
 /* A strided view of memory that somebody else owns.
  * Absent is rank == 0, never data == NULL: planning happens before memory exists, so supports and
- * prepare read shapes, strides and types, and see data NULL.
+ * prepare read shapes, strides and types, and may see data NULL.  Nothing else of an absent tensor
+ * is read.
  * Strides count elements, may be negative, and may be 0 in inputs (broadcast); in outputs no two
- * elements share an address.  Entries past `rank` are ignored. */
+ * elements share an address.  Entries past `rank` are ignored, as are the strides of dimensions of
+ * size 1 or 0. */
 typedef struct {
     void *data;          /* of element 0; on device_type, and aligned to the element's size */
     int64_t shape[4];    /* each >= 0 */
     int64_t stride[4];   /* in elements */
     int32_t device_type; /* ATTN_DEVICE_... */
     int32_t device_id;
-    uint8_t code; /* ATTN_CODE_... */
-    uint8_t bits; /* of one element */
-    uint16_t lanes;
-    uint32_t rank; /* 0: the tensor is absent; else 1 to 4 */
-    uint32_t
-        align; /* the caller promises data % align == 0 at run; a power of two, 0 promises none */
+    uint8_t code;   /* ATTN_CODE_... */
+    uint8_t bits;   /* of one element */
+    uint16_t lanes; /* 1 */
+    uint32_t rank;  /* 0: the tensor is absent; else 1 to 4 */
+    uint32_t align; /* the caller promises data % align == 0 at run; a power of two, 0 promises no
+                       more than an element's */
     uint32_t reserved;
 } attn_tensor;
 
@@ -179,15 +182,16 @@ typedef struct {
 
     /* [any] Calls body on ranges that together cover [0, n) once, and returns when all are done.
      * Ranges other than the last are multiples of `grain` (>= 1) long.  `thread` < max_threads is
-     * unique among bodies of this call that run at the same time.  Nested calls run inline with
-     * thread 0 to max_threads - 1; running everything in the caller is legal.  May be NULL: then
-     * the plugin runs serially.  body must not fail or unwind. */
+     * unique among bodies of this call that run at the same time, and of this call alone: a body
+     * that calls again gets numbers from 0 there too, and wants other memory for them.  Running
+     * everything in the caller is legal, and calls from within a body do.  May be NULL: then the
+     * plugin runs serially.  body must not fail or unwind. */
     void (*parallel_for)(void *ctx, int64_t n, int64_t grain,
                          void (*body)(void *arg, int64_t begin, int64_t end, uint32_t thread),
                          void *arg);
 
-    /* [any] An interface of the host by its id ("attn.compute/1", "attn.attend/1"), or NULL.  May
-     * itself be NULL.  What it returns lives as long as this struct. */
+    /* [any] An interface of the host by its id ("attn.compute/1", "attn.attend/1"), or NULL where
+     * it has none of it.  May itself be NULL.  What it returns lives as long as this struct. */
     const void *(*query)(void *ctx, const char *id);
 } attn_host;
 
@@ -209,14 +213,16 @@ typedef struct attn_op_plan attn_op_plan; /* what it worked out for one set of s
  * Query i may see key j if mask[b,h,i,j] != 0 (where there is a mask) and band_lo <= j - i <=
  * band_hi (with ATTN_CALL_BAND).  A bias never hides a key unless it is minus infinity.  A row that
  * sees no key gives out 0, lse minus infinity and nothing to key_mass; so does Nk == 0.  B, H or Nq
- * of 0 is nothing to do and ATTN_OK.  Keys and values that no row may see must still be finite
- * numbers.
+ * of 0 is nothing to do for out, lse and probs, and ATTN_OK; key_mass is 0 then.  Keys and values
+ * that no row may see must still be finite numbers.
+ *
+ * q, k, v and out are of one float type, a bias of any; all tensors lie on the op's device.
  *
  * Between prepare and run only data pointers, stream and scratch may change. */
 typedef struct {
     uint32_t size; /* sizeof(attn_op_call) */
     uint32_t flags;
-    attn_tensor q;        /* [B, H, Nq, D] */
+    attn_tensor q;        /* [B, H, Nq, D]; D at least 1 */
     attn_tensor k;        /* [B, Hk, Nk, D]; H a multiple of Hk */
     attn_tensor v;        /* [B, Hk, Nk, Dv] */
     attn_tensor out;      /* [B, H, Nq, Dv]; overlaps no input */
@@ -227,12 +233,12 @@ typedef struct {
     attn_tensor probs;    /* [B, H, Nq, Nk] fp32, or absent */
     int64_t band_lo;      /* with ATTN_CALL_BAND; INT64_MIN and INT64_MAX are no bound */
     int64_t band_hi;
-    float scale; /* 0 stands for 1 / sqrt(D) */
+    float scale; /* finite; 0 stands for 1 / sqrt(D) */
     uint32_t reserved;
     void *stream;  /* the runtime's own handle; NULL is its default stream; unused on a CPU */
     void *scratch; /* scratch_bytes at the device, aligned to 256; contents undefined */
-    uint64_t scratch_bytes; /* at least what prepare asked for */
-    const attn_ext *ext;    /* or NULL */
+    uint64_t scratch_bytes; /* at least what prepare asked for; of 0 scratch may be NULL */
+    const attn_ext *ext;    /* or NULL; the same in run as in prepare */
 } attn_op_call;
 #define ATTN_CALL_BAND 1u
 #define ATTN_CALL_F32_SCORES                                                                       \
@@ -259,8 +265,8 @@ typedef struct {
     attn_status (*supports)(attn_op *op, const attn_op_call *call, attn_error *err);
 
     /* [any] Gets ready for calls of these shapes, strides, types and flags.  May allocate, compile
-     * and wait; reads no tensor data.  *scratch is what run needs, in bytes.  A simple op may
-     * return any non-NULL pointer as its plan. */
+     * and wait; reads no tensor data.  *scratch is what run needs, in bytes, 0 for none.  A simple
+     * op may return any non-NULL pointer as its plan. */
     attn_status (*prepare)(attn_op *op, const attn_op_call *call, attn_op_plan **plan,
                            uint64_t *scratch, attn_error *err);
 
@@ -268,10 +274,11 @@ typedef struct {
      * nothing, and does the same work each time. */
     attn_status (*run)(attn_op_plan *plan, const attn_op_call *call, attn_error *err);
 
-    /* [owner] NULL does nothing. */
+    /* [owner] The stream has passed what run queued.  NULL does nothing. */
     void (*release)(attn_op_plan *plan);
 
-    /* [any] An interface of the plugin by its id, or NULL: "attn.memory/1", "attn.params/1". */
+    /* [any] An interface of the plugin by its id ("attn.memory/1", "attn.params/1"), or NULL where
+     * it has none of it.  What it returns is there for good. */
     const void *(*query)(const char *id);
 } attn_op_api;
 
@@ -281,13 +288,16 @@ extern ATTN_EXPORT const attn_op_api attn_op_v1;
  * 4. Interfaces asked for by name
  * ------------------------------------------------------------------------------------------ */
 
-/* op query "attn.memory/1": the device's memory, for whoever has tensors in host memory only.
- * All [any].  Copies are ordered on the stream; `host` memory stays valid until synchronize. */
+/* op query "attn.memory/1": the device's memory, for whoever has tensors in host memory only, or
+ * wants scratch.  All [any].  Copies are ordered on the stream; `host` memory stays valid and
+ * unchanged until synchronize, which waits for all that the stream was given. */
 typedef struct {
     uint32_t size;
     uint32_t reserved;
+    /* Aligned to 256. */
     attn_status (*alloc)(attn_op *op, uint64_t bytes, void **device_data, attn_error *err);
-    void (*free)(attn_op *op, void *device_data); /* NULL does nothing */
+    /* The stream has passed the work that uses it.  NULL does nothing. */
+    void (*free)(attn_op *op, void *device_data);
     attn_status (*copy_in)(attn_op *op, void *device_data, const void *host_data, uint64_t bytes,
                            void *stream, attn_error *err);
     attn_status (*copy_out)(attn_op *op, void *host_data, const void *device_data, uint64_t bytes,
@@ -312,7 +322,8 @@ typedef struct {
 } attn_param_list;
 
 /* host query "attn.attend/1": other ops, for an op that works through them.  A refusal of the inner
- * op comes through with its text. */
+ * op comes through with its text.  As with any op, the call brings the scratch that prepare asked
+ * for. */
 typedef struct attn_inner attn_inner;
 typedef struct {
     uint32_t size;
@@ -323,9 +334,10 @@ typedef struct {
                            uint64_t *scratch, attn_error *err);
     /* [plan] */
     attn_status (*run)(attn_inner *inner, const attn_op_call *call, attn_error *err);
-    /* [owner] */
+    /* [owner] NULL does nothing. */
     void (*release)(attn_inner *inner);
-    /* [any] y = a x + b y, fp32, same shapes; with b == 0 y is not read. */
+    /* [any] y = a x + b y on the stream; fp32, same shapes, any strides; with b == 0 y is not read.
+     */
     attn_status (*sum)(void *ctx, void *stream, float a, const attn_tensor *x, float b,
                        const attn_tensor *y, attn_error *err);
 } attn_attend;
@@ -410,7 +422,8 @@ typedef struct {
 
 /* The arena and the state of one layer call.  The caller's; a processor hands it on to compute.
  * To take scratch: round `used` up to 256, the address is base + used, add the bytes, raise `peak`
- * to `used`; set `used` back to free it.  In a dry run base is 0 and only the sums count. */
+ * to `used` where that is more; set `used` back to free it.  In a dry run base is 0 and only the
+ * sums count. */
 typedef struct {
     uint32_t size; /* sizeof(attn_work) */
     uint32_t flags;
@@ -430,8 +443,8 @@ typedef struct {
 } attn_work;
 #define ATTN_WORK_DRY 1u /* check, plan and count; touch no data, launch nothing */
 
-/* One run of a layer.  Between prepare and run only data pointers, params' values and what `work`
- * holds may change. */
+/* One run of a layer.  Between prepare and run only data pointers, params' values, what `work`
+ * holds and ATTN_LAYER_CALL_SAME may change. */
 typedef struct {
     uint32_t size; /* sizeof(attn_layer_call) */
     uint32_t flags;
@@ -456,7 +469,8 @@ typedef struct {
 
 /* Encoder states, images, their weights and scales are those of this plan's previous run, so keys
  * and values projected then may be kept; a plugin may ignore it.  INVALID where nothing was kept.
- * The run that fills must have been executed, not only captured: the host alone can know. */
+ * The run that fills must have been executed, not only captured: the host alone can know.  prepare
+ * passes it over. */
 #define ATTN_LAYER_CALL_SAME 1u
 
 /* All functions must be there but query, which may be NULL. */
@@ -472,8 +486,9 @@ typedef struct {
     void (*destroy)(attn_processor *processor);
 
     /* [any] Binds a layer and the processor's own parameters (strict: one that it does not know is
-     * ATTN_INVALID, as is a weight of the wrong shape).  May take memory through compute.alloc.
-     * work has the stream and err. */
+     * ATTN_INVALID, as is a weight of the wrong shape).  May take memory through compute.alloc, and
+     * call compute with `work`, which has the stream and no arena.  err takes the text; work->err,
+     * which may be the same, that of a failure in compute. */
     attn_status (*bind)(attn_processor *processor, const attn_layer *layer,
                         const attn_param *params, uint32_t n_params, attn_work *work,
                         attn_binding **binding, attn_error *err);
@@ -482,14 +497,15 @@ typedef struct {
     void (*unbind)(attn_binding *binding);
 
     /* [any] A dry run of the layer's own code (work->flags has ATTN_WORK_DRY): leaves in work->peak
-     * what run will take, and in work->err why not. */
+     * what run will take, and in work->err why not.  `used` is as it was before.  A failure is
+     * work->status too, here and in run. */
     attn_status (*prepare)(attn_binding *binding, const attn_layer_call *call,
                            attn_layer_plan **plan);
 
     /* [plan] */
     attn_status (*run)(attn_layer_plan *plan, const attn_layer_call *call);
 
-    /* [owner] NULL does nothing. */
+    /* [owner] As attn_op_api.release. */
     void (*release)(attn_layer_plan *plan);
 
     /* [any] As attn_op_api.query. */
@@ -499,16 +515,17 @@ typedef struct {
 extern ATTN_EXPORT const attn_processor_api attn_processor_v1;
 
 /* host query "attn.compute/1": what a layer needs besides its own code.  All but alloc and free
- * work in work->stream's order, check shapes, and in a dry run plan without touching data.  Any
- * stride is legal, 0 for inputs; leading dimensions of x and y must agree.  Each returns
- * work->status once that is not ATTN_OK.  [any], one call at a time for the same work. */
+ * work in work->stream's order, check shapes, and in a dry run plan without touching data.  Tensors
+ * are fp32, fp16 or bf16, each of a type of its own (attend's are attn_op_call's).  Any stride is
+ * legal, 0 for inputs; leading dimensions of x and y must agree.  Each returns work->status once
+ * that is not ATTN_OK.  [any], one call at a time for the same work. */
 typedef struct {
     uint32_t size;
     uint32_t reserved;
     void *ctx; /* first argument of alloc and free */
     /* At bind and prepare only.  Device memory, aligned to 256. */
     attn_status (*alloc)(void *ctx, uint64_t bytes, void **data, attn_error *err);
-    void (*free)(void *ctx, void *data);
+    void (*free)(void *ctx, void *data); /* never in run; NULL does nothing */
     /* y = alpha (x weight^T + bias + terms) + beta c.  x [.., in], y and c [.., out]; y may be c.
      * c may be NULL or absent where beta is 0. */
     attn_status (*linear)(attn_work *work, float alpha, const attn_tensor *x,
@@ -524,8 +541,9 @@ typedef struct {
     /* out = alpha a + beta b, same shapes; out may be a or b. */
     attn_status (*combine)(attn_work *work, float alpha, const attn_tensor *a, float beta,
                            const attn_tensor *b, const attn_tensor *out);
-    /* dst = src, with broadcast and conversion between element types. */
+    /* dst = src, converted; dimensions of src that are 1, or missing in front, are broadcast. */
     attn_status (*copy)(attn_work *work, const attn_tensor *src, const attn_tensor *dst);
+    /* Every element of dst = value. */
     attn_status (*fill)(attn_work *work, float value, const attn_tensor *dst);
 } attn_compute;
 
