@@ -137,7 +137,8 @@ static __global__ void __launch_bounds__(THREADS)
     }
     sum = block_sum(sum, all);
     if (threadIdx.x == 0)
-        ((float *)a.key_mass.data)[b * a.key_mass.batch + j * a.key_mass.col] = (float)(sum / a.h);
+        ((float *)a.key_mass.data)[b * a.key_mass.batch + j * a.key_mass.col] =
+            (float)(a.h ? sum / a.h : 0);
 }
 
 int cuda_math_launch(const flash_problem *p, void *stream)
@@ -146,7 +147,7 @@ int cuda_math_launch(const flash_problem *p, void *stream)
     if (queries > 0)
         query_kernel<<<(unsigned)queries, THREADS, 0, (cudaStream_t)stream>>>(*p);
     cudaError_t code = cudaGetLastError();
-    if (code == cudaSuccess && p->key_mass.data && keys > 0 && p->h > 0) {
+    if (code == cudaSuccess && p->key_mass.data && keys > 0) {
         mass_kernel<<<(unsigned)keys, THREADS, 0, (cudaStream_t)stream>>>(*p);
         code = cudaGetLastError();
     }
