@@ -161,23 +161,14 @@ void copy_convert(const struct cpu *c, const attn_tensor *src, const attn_tensor
 
 attn_status cpu_copy(attn_work *w, const attn_tensor *src, const attn_tensor *dst)
 {
-    const attn_tensor *both[] = {src, dst};
-    if (w->status != ATTN_OK || check_floats(w, "copy", 2, both) != ATTN_OK)
-        return w->status;
-    attn_tensor s = tensor_rank4(src), d = tensor_rank4(dst);
-    for (int i = 0; i < 4; ++i) {
-        if (s.shape[i] != d.shape[i] && s.shape[i] != 1)
-            return work_fail(w, ATTN_INVALID, "copy: %s does not broadcast to %s",
-                             tensor_describe(src).text, tensor_describe(dst).text);
-    }
-    if (!work_dry(w))
+    if (check_copy(w, src, dst) == ATTN_OK && !work_dry(w))
         copy_convert(cpu_of(w), src, dst);
-    return ATTN_OK;
+    return w->status;
 }
 
 attn_status cpu_fill(attn_work *w, float value, const attn_tensor *dst)
 {
-    if (w->status != ATTN_OK || check_floats(w, "fill", 1, &dst) != ATTN_OK || work_dry(w))
+    if (check_floats(w, "fill", 1, &dst) != ATTN_OK || work_dry(w))
         return w->status;
     struct walk walk = {.cpu = cpu_of(w), .n = 1, .t = {*dst}, .alpha = value, .piece = piece_fill};
     walk_run(&walk);
@@ -187,18 +178,10 @@ attn_status cpu_fill(attn_work *w, float value, const attn_tensor *dst)
 attn_status cpu_combine(attn_work *w, float alpha, const attn_tensor *a, float beta,
                         const attn_tensor *b, const attn_tensor *out)
 {
-    bool two = tensor_here(b);
-    const attn_tensor *all[] = {a, out, b};
-    if (w->status != ATTN_OK || check_floats(w, "combine", two ? 3 : 2, all) != ATTN_OK)
+    if (check_combine(w, a, beta, b, out) != ATTN_OK || work_dry(w))
         return w->status;
-    if (!tensor_same_shape(a, out) || (two && !tensor_same_shape(b, out)) || (!two && beta != 0.0f))
-        return work_fail(w, ATTN_INVALID, "combine: %s and %s to %s: expected one shape",
-                         tensor_describe(a).text, tensor_describe(b).text,
-                         tensor_describe(out).text);
-    if (work_dry(w))
-        return ATTN_OK;
     struct walk walk = {.cpu = cpu_of(w), .alpha = alpha, .beta = beta};
-    if (two && beta != 0.0f) {
+    if (tensor_here(b) && beta != 0.0f) {
         walk.n = 3;
         walk.t[0] = *a;
         walk.t[1] = *b;
@@ -216,14 +199,8 @@ attn_status cpu_combine(attn_work *w, float alpha, const attn_tensor *a, float b
 attn_status cpu_activate(attn_work *w, enum activation act, const attn_tensor *x,
                          const attn_tensor *y)
 {
-    const attn_tensor *both[] = {x, y};
-    if (w->status != ATTN_OK || check_floats(w, "activate", 2, both) != ATTN_OK)
+    if (check_activate(w, x, y) != ATTN_OK || work_dry(w))
         return w->status;
-    if (!tensor_same_shape(x, y))
-        return work_fail(w, ATTN_INVALID, "activate: %s to %s: expected one shape",
-                         tensor_describe(x).text, tensor_describe(y).text);
-    if (work_dry(w))
-        return ATTN_OK;
     struct walk walk = {
         .cpu = cpu_of(w), .n = 2, .t = {*x, *y}, .act = act, .piece = piece_activate};
     walk_run(&walk);

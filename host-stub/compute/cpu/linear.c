@@ -1,68 +1,23 @@
 /* linear.c: linears: what is asked for, and whether it fits. */
 #include "linear.h"
 
-static attn_status check_terms(struct linear_call *l)
-{
-    const attn_linear *linear = l->linear;
-    int64_t out = l->columns * (l->gated ? 2 : 1);
-    if (linear->n_terms > TERMS_MAX)
-        return work_fail(l->w, ATTN_UNSUPPORTED, "linear: %u low-rank terms: at most %d",
-                         linear->n_terms, TERMS_MAX);
-    for (uint32_t i = 0; i < linear->n_terms; ++i) {
-        const attn_term *t = &linear->terms[i];
-        const attn_tensor *both[] = {&t->down, &t->up};
-        if (t->kind != ATTN_TERM_LOW_RANK)
-            return work_fail(l->w, ATTN_UNSUPPORTED,
-                             "linear: term %u is of kind %u, expected %u (low rank)", i, t->kind,
-                             ATTN_TERM_LOW_RANK);
-        if (check_floats(l->w, "linear's term", 2, both) != ATTN_OK)
-            return l->w->status;
-        if (t->down.rank != 2 || t->up.rank != 2 || t->down.shape[1] != l->depth ||
-            t->up.shape[0] != out || t->up.shape[1] != t->down.shape[0])
-            return work_fail(l->w, ATTN_INVALID,
-                             "linear: term %u has down %s and up %s: expected [rank, %lld] and "
-                             "[%lld, rank]",
-                             i, tensor_describe(&t->down).text, tensor_describe(&t->up).text,
-                             (long long)l->depth, (long long)out);
-        if (!work_dry(l->w) && t->slot >= l->w->n_scales)
-            return work_fail(l->w, ATTN_INVALID, "linear: term %u has slot %u of %u scales", i,
-                             t->slot, l->w->n_scales);
-        l->rank += t->down.shape[0];
-    }
-    pass_saw_terms(l->w, linear);
-    return l->w->status;
-}
-
 static attn_status check(struct linear_call *l, const char *what)
 {
-    const attn_tensor *weight = &l->linear->weight, *bias = &l->linear->bias;
-    const attn_tensor *all[5] = {l->x, l->y, weight};
-    uint32_t n = 3;
-    if (l->w->status != ATTN_OK)
-        return l->w->status;
-    if (tensor_here(l->c))
-        all[n++] = l->c;
-    if (tensor_here(bias))
-        all[n++] = bias;
-    if (check_floats(l->w, what, n, all) != ATTN_OK)
+    const attn_linear *linear = l->linear;
+    const struct linear_args args = {
+        .x = l->x, .linear = linear, .c = l->c, .y = l->y, .beta = l->beta, .gated = l->gated};
+    if (l->w->status == ATTN_OK && linear->n_terms > TERMS_MAX)
+        return work_fail(l->w, ATTN_UNSUPPORTED, "linear: %u low-rank terms: at most %d",
+                         linear->n_terms, TERMS_MAX);
+    if (check_linear(l->w, what, &args) != ATTN_OK)
         return l->w->status;
     l->depth = tensor_last(l->x);
     l->columns = tensor_last(l->y);
-    int64_t out = l->columns * (l->gated ? 2 : 1);
-    if (weight->rank != 2 || weight->shape[1] != l->depth || weight->shape[0] != out ||
-        !tensor_same_leading(l->x, l->y))
-        return work_fail(l->w, ATTN_INVALID, "%s: x %s, weight %s, y %s do not fit", what,
-                         tensor_describe(l->x).text, tensor_describe(weight).text,
-                         tensor_describe(l->y).text);
-    if (tensor_here(bias) && (bias->rank != 1 || bias->shape[0] != out))
-        return work_fail(l->w, ATTN_INVALID, "%s: bias %s: expected [%lld]", what,
-                         tensor_describe(bias).text, (long long)out);
-    if (tensor_here(l->c) ? !tensor_same_shape(l->c, l->y) : l->beta != 0.0f)
-        return work_fail(l->w, ATTN_INVALID, "%s: c %s: expected the shape of y %s", what,
-                         tensor_describe(l->c).text, tensor_describe(l->y).text);
+    for (uint32_t i = 0; i < linear->n_terms; ++i)
+        l->rank += linear->terms[i].down.shape[0];
     if (!tensor_here(l->c) || l->beta == 0.0f)
         l->c = NULL;
-    return check_terms(l);
+    return ATTN_OK;
 }
 
 attn_status cpu_linear(attn_work *w, float alpha, const attn_tensor *x, const attn_linear *linear,

@@ -223,51 +223,12 @@ static attn_status layer(attn_work *w, const attn_norm *norm, enum activation ac
     return rows_finish(w, &out, y);
 }
 
-static attn_status check(attn_work *w, const struct norm_call *n, const attn_tensor *y)
-{
-    const attn_norm *norm = n->norm;
-    const attn_tensor *x = n->x, *x2 = n->x2;
-    const attn_tensor *vectors[] = {&norm->weight, &norm->bias, n->add, n->scale, n->shift};
-    const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x};
-    if (w->status != ATTN_OK || check_floats(w, "norm", 3, all) != ATTN_OK)
-        return w->status;
-    int64_t channels = tensor_last(x) + (tensor_here(x2) ? tensor_last(x2) : 0);
-    bool is_group = norm->kind == ATTN_NORM_GROUP;
-    if (!is_group && norm->kind != ATTN_NORM_LAYER)
-        return work_fail(w, ATTN_UNSUPPORTED, "norm: kind %u, expected %u (layer) or %u (group)",
-                         norm->kind, ATTN_NORM_LAYER, ATTN_NORM_GROUP);
-    if (!is_group && (tensor_here(x2) || tensor_here(vectors[2]) || tensor_here(vectors[3]) ||
-                      tensor_here(vectors[4])))
-        return work_fail(w, ATTN_UNSUPPORTED,
-                         "norm: a layer norm takes one input and neither add, scale nor shift");
-    if (!tensor_same_leading(x, y) || tensor_last(y) != channels ||
-        (tensor_here(x2) && !tensor_same_leading(x, x2)) || (is_group && x->rank < 3))
-        return work_fail(w, ATTN_INVALID, "norm: x %s, x2 %s, y %s do not fit",
-                         tensor_describe(x).text, tensor_describe(x2).text,
-                         tensor_describe(y).text);
-    if (is_group && (!norm->groups || channels % norm->groups))
-        return work_fail(w, ATTN_INVALID, "norm: %lld channels in %u groups", (long long)channels,
-                         norm->groups);
-    for (int i = 0; i < 5; ++i) {
-        const attn_tensor *v = vectors[i];
-        if (!tensor_here(v))
-            continue;
-        bool fits = tensor_is_float(v) && tensor_last(v) == channels &&
-                    (i < 2 ? v->rank == 1 : v->rank == 2 && v->shape[0] == x->shape[0]);
-        if (!fits)
-            return work_fail(w, ATTN_INVALID, "norm: %s %s for x %s",
-                             (const char *[]){"weight", "bias", "add", "scale", "shift"}[i],
-                             tensor_describe(v).text, tensor_describe(x).text);
-    }
-    return ATTN_OK;
-}
-
 attn_status cpu_norm(attn_work *w, const attn_norm *norm, enum activation act, const attn_tensor *x,
                      const attn_tensor *x2, const attn_tensor *add, const attn_tensor *scale,
                      const attn_tensor *shift, const attn_tensor *y)
 {
     const struct norm_call n = {norm, act, x, x2, add, scale, shift};
-    if (check(w, &n, y) != ATTN_OK)
+    if (check_norm(w, &n, y) != ATTN_OK)
         return w->status;
     uint64_t mark = work_mark(w);
     if (norm->kind == ATTN_NORM_GROUP)
@@ -282,7 +243,7 @@ attn_status cpu_norm_fold(attn_work *w, const struct norm_call *n, struct folded
 {
     attn_tensor y = *n->x; /* what the shapes of y would be */
     y.shape[y.rank - 1] += tensor_here(n->x2) ? tensor_last(n->x2) : 0;
-    if (check(w, n, &y) != ATTN_OK)
+    if (check_norm(w, n, &y) != ATTN_OK)
         return w->status;
     struct group_norm g = group_of(w, n);
     group_fold(w, &g);

@@ -70,11 +70,8 @@ attn_status cpu_plugin_norm(attn_work *w, const attn_norm *norm, const attn_tens
     if (w->status != ATTN_OK || norm->kind != ATTN_NORM_SPATIAL)
         return w->status != ATTN_OK ? w->status
                                     : cpu_norm(w, norm, ACT_NONE, x, NULL, NULL, NULL, NULL, y);
-    if (x->rank != 4 || y->rank != 4 || !tensor_here(zq) || zq->rank != 4 ||
-        !tensor_same_shape(x, y) || zq->shape[0] != x->shape[0])
-        return work_fail(
-            w, ATTN_INVALID, "spatial norm: x %s, zq %s, y %s: expected [B, C, H, W] of one batch",
-            tensor_describe(x).text, tensor_describe(zq).text, tensor_describe(y).text);
+    if (check_spatial(w, x, zq, y) != ATTN_OK)
+        return w->status;
     uint64_t mark = work_mark(w);
     spatial(w, norm, x, zq, y);
     work_reset(w, mark);

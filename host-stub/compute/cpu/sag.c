@@ -5,15 +5,13 @@
 
 #include <math.h>
 
-#define RADIUS 4 /* of the 9 x 9 kernel */
-
 struct degrade {
     attn_tensor key_mass, mask_in; /* mask_in may be absent */
     int64_t mh, mw;
     struct rows x0, out;
     int64_t height, width, channels;
     float *blurred; /* [B, height, width, channels], along the lines */
-    float kernel[2 * RADIUS + 1];
+    float kernel[2 * BLUR_RADIUS + 1];
 };
 
 static int64_t reflect(int64_t at, int64_t size)
@@ -40,10 +38,10 @@ static void blur_lines(void *arg, int64_t begin, int64_t end, uint32_t thread)
         for (int64_t x = 0; x < d->width; ++x) {
             float *to = d->blurred + (line * d->width + x) * d->channels;
             memset(to, 0, (size_t)d->channels * sizeof *to);
-            for (int64_t i = -RADIUS; i <= RADIUS; ++i) {
+            for (int64_t i = -BLUR_RADIUS; i <= BLUR_RADIUS; ++i) {
                 const float *from = rows_at(&d->x0, line * d->width + reflect(x + i, d->width));
                 for (int64_t c = 0; c < d->channels; ++c)
-                    to[c] += d->kernel[i + RADIUS] * from[c];
+                    to[c] += d->kernel[i + BLUR_RADIUS] * from[c];
             }
         }
     }
@@ -62,10 +60,10 @@ static void blend_lines(void *arg, int64_t begin, int64_t end, uint32_t thread)
                 continue;
             }
             memset(to, 0, (size_t)d->channels * sizeof *to);
-            for (int64_t i = -RADIUS; i <= RADIUS; ++i) {
+            for (int64_t i = -BLUR_RADIUS; i <= BLUR_RADIUS; ++i) {
                 int64_t from = (batch * d->height + reflect(y + i, d->height)) * d->width + x;
                 for (int64_t c = 0; c < d->channels; ++c)
-                    to[c] += d->kernel[i + RADIUS] * d->blurred[from * d->channels + c];
+                    to[c] += d->kernel[i + BLUR_RADIUS] * d->blurred[from * d->channels + c];
             }
         }
     }
@@ -73,42 +71,25 @@ static void blend_lines(void *arg, int64_t begin, int64_t end, uint32_t thread)
 
 static void gaussian(float *kernel)
 {
-    double sum = 0.0, value[2 * RADIUS + 1];
-    for (int i = 0; i <= 2 * RADIUS; ++i) {
-        value[i] = exp(-0.5 * (i - RADIUS) * (i - RADIUS));
+    double sum = 0.0, value[2 * BLUR_RADIUS + 1];
+    for (int i = 0; i <= 2 * BLUR_RADIUS; ++i) {
+        value[i] = exp(-0.5 * (i - BLUR_RADIUS) * (i - BLUR_RADIUS));
         sum += value[i];
     }
-    for (int i = 0; i <= 2 * RADIUS; ++i)
+    for (int i = 0; i <= 2 * BLUR_RADIUS; ++i)
         kernel[i] = (float)(value[i] / sum);
-}
-
-static attn_status check(attn_work *w, const attn_tensor *key_mass, int64_t mh, int64_t mw,
-                         const attn_tensor *mask_in, const attn_tensor *x0, const attn_tensor *out)
-{
-    if (!tensor_f32(x0) || !tensor_f32(out) || x0->rank != 4 || !tensor_same_shape(x0, out) ||
-        !tensor_last_contiguous(x0) || !tensor_last_contiguous(out))
-        return work_fail(w, ATTN_INVALID, "sag_degrade: x0 %s, out %s: expected [B, h, w, C] f32",
-                         tensor_describe(x0).text, tensor_describe(out).text);
-    if (x0->shape[1] <= RADIUS || x0->shape[2] <= RADIUS)
-        return work_fail(w, ATTN_INVALID,
-                         "sag_degrade: latents of %lld x %lld: the blur of self-attention guidance "
-                         "needs at least %d x %d",
-                         (long long)x0->shape[1], (long long)x0->shape[2], RADIUS + 1, RADIUS + 1);
-    const attn_tensor *m = tensor_here(mask_in) ? mask_in : key_mass;
-    bool type = tensor_here(mask_in) ? tensor_is(m, ATTN_CODE_UINT, 8) : tensor_f32(m);
-    if (!type || m->rank != 2 || m->shape[0] != x0->shape[0] || m->shape[1] != mh * mw || mh < 1 ||
-        mw < 1)
-        return work_fail(w, ATTN_INVALID, "sag_degrade: mask %s for %lld x %lld cells",
-                         tensor_describe(m).text, (long long)mh, (long long)mw);
-    return w->status;
 }
 
 attn_status cpu_sag_degrade(attn_work *w, const attn_tensor *key_mass, int64_t mh, int64_t mw,
                             const attn_tensor *mask_in, const attn_tensor *x0,
                             const attn_tensor *out)
 {
-    if (w->status != ATTN_OK || check(w, key_mass, mh, mw, mask_in, x0, out) != ATTN_OK)
+    if (check_degrade(w, key_mass, mh, mw, mask_in, x0, out) != ATTN_OK)
         return w->status;
+    if (!tensor_last_contiguous(x0) || !tensor_last_contiguous(out))
+        return work_fail(w, ATTN_INVALID,
+                         "sag_degrade: x0 %s, out %s: expected contiguous channels",
+                         tensor_describe(x0).text, tensor_describe(out).text);
     struct degrade d = {.mh = mh,
                         .mw = mw,
                         .x0 = rows_of(x0),

@@ -29,13 +29,8 @@ static void upsample_lines(void *arg, int64_t begin, int64_t end, uint32_t threa
 
 attn_status cpu_upsample(attn_work *w, const attn_tensor *x, const attn_tensor *y)
 {
-    const attn_tensor *both[] = {x, y};
-    if (w->status != ATTN_OK || check_floats(w, "upsample", 2, both) != ATTN_OK)
+    if (check_upsample(w, x, y) != ATTN_OK)
         return w->status;
-    if (x->rank != 4 || y->rank != 4 || x->shape[0] != y->shape[0] || x->shape[3] != y->shape[3] ||
-        x->shape[1] < 1 || x->shape[2] < 1)
-        return work_fail(w, ATTN_INVALID, "upsample: %s to %s", tensor_describe(x).text,
-                         tensor_describe(y).text);
     uint64_t mark = work_mark(w);
     attn_tensor in = rows_input(w, x), out = rows_output(w, y);
     if (w->status == ATTN_OK && !work_dry(w)) {
@@ -85,18 +80,8 @@ static attn_status embed_rows(attn_work *w, const attn_tensor *ids, const attn_t
 attn_status cpu_embed(attn_work *w, const attn_tensor *ids, const attn_tensor *table,
                       const attn_tensor *positions, const attn_tensor *y)
 {
-    bool placed = tensor_here(positions);
-    const attn_tensor *all[] = {table, y, placed ? positions : table};
-    if (w->status != ATTN_OK || check_floats(w, "embed", 3, all) != ATTN_OK)
+    if (check_embed(w, ids, table, positions, y) != ATTN_OK)
         return w->status;
-    if (!tensor_is(ids, ATTN_CODE_INT, 32) || ids->rank != 2 || table->rank != 2 || y->rank != 3 ||
-        y->shape[0] != ids->shape[0] || y->shape[1] != ids->shape[1] ||
-        y->shape[2] != table->shape[1] ||
-        (placed && (positions->rank != 2 || positions->shape[0] < ids->shape[1] ||
-                    positions->shape[1] != table->shape[1])))
-        return work_fail(w, ATTN_INVALID, "embed: ids %s, table %s, positions %s, y %s do not fit",
-                         tensor_describe(ids).text, tensor_describe(table).text,
-                         tensor_describe(positions).text, tensor_describe(y).text);
     uint64_t mark = work_mark(w);
     attn_tensor out = rows_output(w, y);
     if (embed_rows(w, ids, table, positions, &out) == ATTN_OK)
@@ -126,11 +111,8 @@ static void sinusoids(float t, int64_t dim, bool flip, float freq_shift, float *
 attn_status cpu_timestep(attn_work *w, const attn_tensor *t, int32_t flip_sin_to_cos,
                          float freq_shift, const attn_tensor *y)
 {
-    if (w->status != ATTN_OK || check_floats(w, "timestep", 1, &y) != ATTN_OK)
+    if (check_timestep(w, t, y) != ATTN_OK)
         return w->status;
-    if (!tensor_f32(t) || t->rank != 1 || y->rank != 2 || y->shape[0] != t->shape[0])
-        return work_fail(w, ATTN_INVALID, "timestep: t %s, y %s: expected [B] f32 and [B, dim]",
-                         tensor_describe(t).text, tensor_describe(y).text);
     uint64_t mark = work_mark(w);
     attn_tensor out = rows_output(w, y);
     struct rows rows = rows_of(&out);

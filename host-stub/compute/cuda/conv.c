@@ -115,40 +115,6 @@ attn_status cuda_conv_create(struct compute *c, const struct conv_desc *d, struc
     return ATTN_OK;
 }
 
-/* -- checks ------------------------------------------------------------------------------------ */
-
-static int64_t out_size(const struct conv *conv, int64_t in)
-{
-    int64_t room = in + conv->pad_low + conv->pad_high - conv->kernel;
-    return room < 0 ? 0 : room / conv->stride + 1;
-}
-
-static attn_status check(attn_work *w, const struct conv *conv, const attn_tensor *x,
-                         const attn_tensor *x2, const struct epilogue *e, const attn_tensor *y)
-{
-    const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x,
-                                e && tensor_here(e->residual) ? e->residual : y};
-    if (w->status != ATTN_OK || check_floats(w, "conv", 4, all) != ATTN_OK)
-        return w->status;
-    int64_t channels = x->rank == 4 ? x->shape[3] : 0;
-    if (tensor_here(x2))
-        channels += tensor_same_leading(x, x2) ? x2->shape[3] : 0;
-    if (x->rank != 4 || y->rank != 4 || channels != conv->in_channels ||
-        y->shape[0] != x->shape[0] || y->shape[1] != out_size(conv, x->shape[1]) ||
-        y->shape[2] != out_size(conv, x->shape[2]) || y->shape[3] != conv->out_channels)
-        return work_fail(w, ATTN_INVALID,
-                         "conv %lldx%lld of %lld to %lld channels, stride %lld: x %s, x2 %s, y %s "
-                         "do not fit",
-                         (long long)conv->kernel, (long long)conv->kernel,
-                         (long long)conv->in_channels, (long long)conv->out_channels,
-                         (long long)conv->stride, tensor_describe(x).text, tensor_describe(x2).text,
-                         tensor_describe(y).text);
-    if (e && tensor_here(e->residual) && !tensor_same_shape(e->residual, y))
-        return work_fail(w, ATTN_INVALID, "conv: residual %s: expected the shape of y %s",
-                         tensor_describe(e->residual).text, tensor_describe(y).text);
-    return w->status;
-}
-
 /* -- of one pixel: a product ------------------------------------------------------------------- */
 
 /* Columns [first, first + n) of the weight seen as [out, in]. */
@@ -380,7 +346,9 @@ attn_status cuda_conv(attn_work *w, const struct conv *conv, const attn_tensor *
     const attn_tensor *residual = e && tensor_here(e->residual) ? e->residual : NULL;
     const enum activation act = e ? e->activation : ACT_NONE;
     const attn_tensor *beside = tensor_here(x2) ? x2 : NULL;
-    if (check(w, conv, x, x2, e, y) != ATTN_OK || !tensor_count(y))
+    const struct conv_sizes sizes = {conv->in_channels, conv->out_channels, conv->kernel,
+                                     conv->stride,      conv->pad_low,      conv->pad_high};
+    if (check_conv(w, &sizes, x, x2, e, y) != ATTN_OK || !tensor_count(y))
         return w->status;
     if (cuda_current(cuda_of(w), NULL) != ATTN_OK)
         return work_fail(w, ATTN_DEVICE, "device cuda: it cannot be made current");

@@ -1,44 +1,6 @@
 /* norm.c: group, layer and spatial normalisation. */
 #include "cuda.h"
 
-static attn_status check(attn_work *w, const attn_norm *norm, const attn_tensor *x,
-                         const attn_tensor *x2, const attn_tensor *const *vectors,
-                         const attn_tensor *y)
-{
-    static const char *const names[] = {"weight", "bias", "add", "scale", "shift"};
-    const attn_tensor *all[] = {x, y, tensor_here(x2) ? x2 : x};
-    if (w->status != ATTN_OK || check_floats(w, "norm", 3, all) != ATTN_OK)
-        return w->status;
-    int64_t channels = tensor_last(x) + (tensor_here(x2) ? tensor_last(x2) : 0);
-    bool is_group = norm->kind == ATTN_NORM_GROUP;
-    if (!is_group && norm->kind != ATTN_NORM_LAYER)
-        return work_fail(w, ATTN_UNSUPPORTED, "norm: kind %u, expected %u (layer) or %u (group)",
-                         norm->kind, ATTN_NORM_LAYER, ATTN_NORM_GROUP);
-    if (!is_group && (tensor_here(x2) || tensor_here(vectors[2]) || tensor_here(vectors[3]) ||
-                      tensor_here(vectors[4])))
-        return work_fail(w, ATTN_UNSUPPORTED,
-                         "norm: a layer norm takes one input and neither add, scale nor shift");
-    if (!tensor_same_leading(x, y) || tensor_last(y) != channels ||
-        (tensor_here(x2) && !tensor_same_leading(x, x2)) || (is_group && x->rank < 3))
-        return work_fail(w, ATTN_INVALID, "norm: x %s, x2 %s, y %s do not fit",
-                         tensor_describe(x).text, tensor_describe(x2).text,
-                         tensor_describe(y).text);
-    if (is_group && (!norm->groups || channels % norm->groups))
-        return work_fail(w, ATTN_INVALID, "norm: %lld channels in %u groups", (long long)channels,
-                         norm->groups);
-    for (int i = 0; i < 5; ++i) {
-        const attn_tensor *v = vectors[i];
-        if (!tensor_here(v))
-            continue;
-        bool fits = tensor_is_float(v) && tensor_last(v) == channels &&
-                    (i < 2 ? v->rank == 1 : v->rank == 2 && v->shape[0] == x->shape[0]);
-        if (!fits)
-            return work_fail(w, ATTN_INVALID, "norm: %s %s for x %s", names[i],
-                             tensor_describe(v).text, tensor_describe(x).text);
-    }
-    return w->status;
-}
-
 static void launch(attn_work *w, bool is_group, const struct kernel_norm *n)
 {
     const attn_tensor bytes = {.code = ATTN_CODE_UINT, .bits = 8};
@@ -61,8 +23,8 @@ attn_status cuda_norm(attn_work *w, const attn_norm *norm, enum activation act,
                       const attn_tensor *x, const attn_tensor *x2, const attn_tensor *add,
                       const attn_tensor *scale, const attn_tensor *shift, const attn_tensor *y)
 {
-    const attn_tensor *vectors[] = {&norm->weight, &norm->bias, add, scale, shift};
-    if (check(w, norm, x, x2, vectors, y) != ATTN_OK || !tensor_count(y))
+    const struct norm_call call = {norm, act, x, x2, add, scale, shift};
+    if (check_norm(w, &call, y) != ATTN_OK || !tensor_count(y))
         return w->status;
     const struct kernel_norm n = {.groups = norm->groups,
                                   .eps = norm->eps,
@@ -116,11 +78,8 @@ attn_status cuda_plugin_norm(attn_work *w, const attn_norm *norm, const attn_ten
     if (w->status != ATTN_OK || norm->kind != ATTN_NORM_SPATIAL)
         return w->status != ATTN_OK ? w->status
                                     : cuda_norm(w, norm, ACT_NONE, x, NULL, NULL, NULL, NULL, y);
-    if (x->rank != 4 || y->rank != 4 || !tensor_here(zq) || zq->rank != 4 ||
-        !tensor_same_shape(x, y) || zq->shape[0] != x->shape[0])
-        return work_fail(
-            w, ATTN_INVALID, "spatial norm: x %s, zq %s, y %s: expected [B, C, H, W] of one batch",
-            tensor_describe(x).text, tensor_describe(zq).text, tensor_describe(y).text);
+    if (check_spatial(w, x, zq, y) != ATTN_OK)
+        return w->status;
     uint64_t mark = work_mark(w);
     spatial(w, norm, x, zq, y);
     work_reset(w, mark);
