@@ -160,7 +160,7 @@ static bool take_run_path(elf_file *file, const entries *e)
     file->has_run_path = true;
     if (!elf_string(file, e->value[tag], file->run_path, sizeof file->run_path)) {
         return elf_refuse(file, ATTN_VERDICT_BAD_ELF,
-                          "its run path is not a text of under %d bytes", ELF_TEXT);
+                          "its run path is not a text of under %d bytes", ELF_RUN_PATH);
     }
     return true;
 }

@@ -19,7 +19,8 @@ typedef struct {
     uint64_t size;
 } elf_source;
 
-enum { ELF_MAX_SEGMENTS = 24, ELF_MAX_NEEDED = 32, ELF_TEXT = 512 };
+/* Run paths name a folder for each library where packages have one each (Nix, Spack). */
+enum { ELF_MAX_SEGMENTS = 24, ELF_MAX_NEEDED = 32, ELF_TEXT = 512, ELF_RUN_PATH = 8192 };
 
 typedef struct {
     uint64_t address, offset, file_bytes, memory_bytes;
@@ -43,7 +44,7 @@ typedef struct {
     uint32_t needed[ELF_MAX_NEEDED]; /* offsets of names in the strings */
     uint32_t n_needed;
     bool has_run_path;
-    char run_path[ELF_TEXT]; /* DT_RUNPATH, or DT_RPATH where there is none */
+    char run_path[ELF_RUN_PATH]; /* DT_RUNPATH, or DT_RPATH where there is none */
 
     /* What dlopen follows: see elf_links.h. */
     uint64_t relocations, relocations_bytes, plt_relocations, plt_relocations_bytes;

@@ -13,7 +13,7 @@ typedef struct {
     attn_head op, processor;
     bool executable_stack, text_relocations; /* what it asks for that a careful host refuses */
     bool relative_run_path;
-    char run_path[ELF_TEXT];
+    char run_path[ELF_RUN_PATH];
     char needed[1024]; /* with a run path: names of libraries, each ended by a newline */
 } elf_heads;
 
