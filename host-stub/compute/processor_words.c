@@ -1,8 +1,19 @@
 #include "processor_words.h"
 
 #include <errno.h>
+#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Numbers have a point, whatever language the host has chosen. */
+static double number_read(const char *text, char **end)
+{
+    locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    double number = plain ? strtod_l(text, end, plain) : strtod(text, end);
+    if (plain)
+        freelocale(plain);
+    return number;
+}
 
 /* A value's kind and number. */
 static void value_read(attn_param *p, const char *text)
@@ -15,7 +26,7 @@ static void value_read(attn_param *p, const char *text)
         p->i = whole;
         return;
     }
-    double number = strtod(text, &end);
+    double number = number_read(text, &end);
     if (*text && !*end) {
         p->kind = ATTN_PARAM_FLOAT;
         p->f = number;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <locale.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -22,6 +23,21 @@ static const char first_line[] = "# attnplug order 1";
 /* A shape is near where its sizes differ by less than this factor in all (their ratios multiplied);
  * further away, the order of two ops may well have turned. */
 #define NEAR 8.0
+
+/* The file's numbers have a point, whatever language the host has chosen: for this thread, until
+ * numbers_as_before. */
+static locale_t numbers_with_point(void)
+{
+    return uselocale(newlocale(LC_ALL_MASK, "C", (locale_t)0));
+}
+
+static void numbers_as_before(locale_t before)
+{
+    locale_t plain = uselocale(before);
+    if (plain != before) {
+        freelocale(plain);
+    }
+}
 
 static attn_status default_path(char *path, bool make, attn_error *err)
 {
@@ -85,7 +101,9 @@ attn_status attn_order_save(const char *path, const attn_order_row *rows, uint32
         }
         return status;
     }
+    locale_t before = numbers_with_point();
     status = write_rows(file, rows, n);
+    numbers_as_before(before);
     if (fclose(file) != 0) {
         status = ATTN_IO;
     }
@@ -159,7 +177,9 @@ attn_status attn_order_load(const char *path, attn_order_row *rows, uint32_t cap
         }
         return errno == ENOENT ? ATTN_OK : attn_fail(err, ATTN_IO, "%s: %s", path, strerror(errno));
     }
+    locale_t before = numbers_with_point();
     attn_status status = read_rows(file, path, rows, capacity, n, err);
+    numbers_as_before(before);
     (void)fclose(file);
     return status;
 }
