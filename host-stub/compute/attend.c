@@ -37,12 +37,7 @@ static void key_call(struct plan_key *key, const struct op_choice *choice, const
         key_number(key, call->band_hi);
     }
     key_bytes(key, &call->scale, sizeof call->scale);
-    for (const attn_ext *e = call->ext; e; e = e->next) {
-        key_text(key, e->id);
-        key_number(key, e->flags);
-        if (e->size > sizeof *e)
-            key_bytes(key, (const char *)e + sizeof *e, e->size - sizeof *e);
-    }
+    key_extensions(key, call->ext);
 }
 
 /* Whether a shape with its op is new to the log; two threads may both be told so. */

@@ -367,8 +367,10 @@ static void key_layer(struct plan_key *key, const struct layer *l, const attn_la
     key_number(key, call->n_images);
     for (uint32_t i = 0; i < call->n_images; ++i)
         key_tensor(key, &call->images[i]);
+    key_number(key, call->n_params);
     for (uint32_t i = 0; i < call->n_params; ++i)
         key_text(key, call->params[i].name);
+    key_extensions(key, call->ext);
 }
 
 static void layer_plan_release(struct compute *c, void *plan)

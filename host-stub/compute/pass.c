@@ -126,6 +126,17 @@ void key_tensor(struct plan_key *key, const attn_tensor *t)
     key_bytes(key, &t->align, sizeof t->align);
 }
 
+void key_extensions(struct plan_key *key, const attn_ext *ext)
+{
+    for (; ext; ext = ext->next) {
+        key_text(key, ext->id);
+        key_number(key, ext->flags);
+        key_number(key, ext->size);
+        if (ext->size > sizeof *ext)
+            key_bytes(key, (const char *)ext + sizeof *ext, ext->size - sizeof *ext);
+    }
+}
+
 static uint64_t key_hash(const struct plan_key *key)
 {
     uint64_t h = UINT64_C(0x9E3779B97F4A7C15);

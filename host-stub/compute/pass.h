@@ -37,6 +37,8 @@ void key_bytes(struct plan_key *key, const void *bytes, size_t n);
 void key_text(struct plan_key *key, const char *text);
 /* Shape, strides, type and alignment; not the data. */
 void key_tensor(struct plan_key *key, const attn_tensor *t);
+/* All of them, byte for byte. */
+void key_extensions(struct plan_key *key, const attn_ext *ext);
 
 static inline void key_number(struct plan_key *key, int64_t value)
 {

@@ -365,6 +365,11 @@ static void layers_in_a_pass(void **state)
     uint64_t peak = pass_peak(f.pass);
     run_twice(&f, run_layer, &a); /* planned already: counts the same */
     assert_int_equal(pass_peak(f.pass), peak);
+    assert_true(layer_planned(f.pass, a.layer, &a.call));
+    a.call.ext = &(attn_ext){.id = "org.example.hint/1", .size = sizeof *a.call.ext};
+    assert_false(layer_planned(f.pass, a.layer, &a.call)); /* prepare shall see it */
+    run_twice(&f, run_layer, &a);
+    assert_true(layer_planned(f.pass, a.layer, &a.call));
     free(expected);
     pass_destroy(f.pass);
     layer_unbind(a.layer);
