@@ -42,7 +42,7 @@ void channels_first(const struct sag_job *job, const float *in, float *out, int6
     }
 }
 
-enum { MOST_PARAMS = 12 }; /* whose values a recording is known by */
+enum { MOST_SCALES = 12 }; /* that a recording is known by */
 
 /* What is queued again at each step. */
 struct prediction {
@@ -73,23 +73,20 @@ void pictures_key(const attn_tensor *pictures, uint32_t n, struct picture_key *k
     }
 }
 
-/* Once keys and values of the embeddings are kept, a prediction is the same work at each step. */
+/* Once keys and values of the embeddings are kept, a prediction is the same work at each step.  Not
+ * with runtime values for processors: what those make of them is read when the work is queued. */
 static attn_status prediction_run(attn_work *w, struct prediction *p)
 {
     const struct compute_api *api = work_compute(w)->api;
     struct {
         const void *unet, *encoder;
-        double params[MOST_PARAMS], scales[MOST_PARAMS];
+        double scales[MOST_SCALES];
         struct picture_key pictures;
-    } key = {p->unet, p->call.encoder.data, {0}, {0}, {{0}, {0}}};
+    } key = {p->unet, p->call.encoder.data, {0}, {{0}, {0}}};
     char name[64];
-    if (!api->replay || (!work_dry(w) && !p->call.same_encoder) || p->call.n_params > MOST_PARAMS ||
-        p->call.n_scales > MOST_PARAMS) {
+    if (!api->replay || (!work_dry(w) && !p->call.same_encoder) || p->call.n_params ||
+        p->call.n_scales > MOST_SCALES) {
         return prediction_queue(w, p);
-    }
-    for (uint32_t i = 0; i < p->call.n_params; i++) {
-        const attn_param *param = &p->call.params[i];
-        key.params[i] = param->kind == ATTN_PARAM_INT ? (double)param->i : param->f;
     }
     pictures_key(p->call.images, p->call.n_images, &key.pictures);
     for (uint32_t i = 0; i < p->call.n_scales; i++) {

@@ -6,7 +6,9 @@
 
 #include <pthread.h>
 
+#include "pass.h"
 #include "random.h"
+#include "sag_private.h"
 
 /* -- what comes out ---------------------------------------------------------------------------- */
 
@@ -240,6 +242,42 @@ static void test_kwargs(void **state)
     attn_sag_close(sag);
 }
 
+static int replays;
+
+static attn_status replay_count(attn_work *w, const char *name, const void *key, size_t key_bytes,
+                                attn_status (*body)(attn_work *w, void *arg), void *arg)
+{
+    (void)name;
+    (void)key;
+    (void)key_bytes;
+    replays += !work_dry(w);
+    return body(w, arg);
+}
+
+/* On a device that records work: predictions with runtime values are not replayed, since a
+ * recording made with other values, or with none, would answer in their place. */
+static void test_kwargs_are_not_replayed(void **state)
+{
+    const struct compute_api *plain = demo->compute->api;
+    struct compute_api recording = *plain;
+    attn_param params[] = {{.name = "scale", .kind = ATTN_PARAM_FLOAT, .f = 0}};
+    attn_sag_run_options o = demo_request();
+    (void)state;
+    o.output_type = "latent";
+    recording.replay = replay_count;
+    demo->compute->api = &recording;
+    replays = 0;
+    attn_sag_result without = demo_run(demo, &o);
+    assert_int_equal(replays, 2); /* both predictions of the second step */
+    o.cross_attention_kwargs = params;
+    o.n_cross_attention_kwargs = 1;
+    attn_sag_result with = demo_run(demo, &o);
+    assert_int_equal(replays, 2);
+    demo->compute->api = plain;
+    attn_sag_result_free(&without);
+    attn_sag_result_free(&with);
+}
+
 /* -- callback ---------------------------------------------------------------------------------- */
 
 enum { STEPS = 7 };
@@ -467,7 +505,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_one_generator),       cmocka_unit_test(test_kwargs),
         cmocka_unit_test(test_callback_steps),      cmocka_unit_test(test_callback_orders),
         cmocka_unit_test(test_cancel_at_each_step), cmocka_unit_test(test_cancel_from_thread),
-        cmocka_unit_test(test_contradictions),
+        cmocka_unit_test(test_contradictions),      cmocka_unit_test(test_kwargs_are_not_replayed),
     };
     if (argc != 3) {
         return 2;
