@@ -30,8 +30,8 @@ static struct tiling tiling_of(attn_work *w, struct vae *v, int64_t h, int64_t w
     t.tile = vae_sample_size(v) / t.factor;
     t.tile = t.tile > 0 ? t.tile : 1;
     t.step = t.tile * 3 / 4 > 0 ? t.tile * 3 / 4 : 1;
-    t.fade = vae_sample_size(v) / 4;
-    t.kept = vae_sample_size(v) - t.fade;
+    t.fade = t.factor * (t.tile - t.step);
+    t.kept = t.factor * t.step;
     return t;
 }
 

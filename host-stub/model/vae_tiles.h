@@ -2,7 +2,9 @@
  *
  * diffusers v0.26.3, models/autoencoders/autoencoder_kl.py, AutoencoderKL.tiled_decode: tiles of
  * the model's own size, a quarter of which overlaps, where they are faded into one another.  The
- * result differs from a decoding in one: a tile's attention and norms see the tile alone. */
+ * result differs from a decoding in one: a tile's attention and norms see the tile alone.  Where
+ * the model's size is not a multiple of four latents, upstream's pieces do not fit together; here
+ * they overlap by what is left of a tile after the whole latents of three quarters. */
 #ifndef ATTNPLUG_MODEL_VAE_TILES_H
 #define ATTNPLUG_MODEL_VAE_TILES_H
 
