@@ -86,9 +86,9 @@ attn_status picture_write_png(const char *path, const uint8_t *pixels, size_t he
         done = picture_encode(png, info, file.stream, pixels, height, width, parameters);
     }
     png_destroy_write_struct(&png, &info);
-    if (done) {
+    if (done && !ferror(file.stream)) {
         atomic_file_discard(&file);
         return attn_fail(err, ATTN_INVALID, "%s: cannot write the picture: %s", path, message);
     }
-    return atomic_file_commit(&file, err);
+    return atomic_file_commit(&file, err); /* which says why bytes were not taken */
 }

@@ -92,6 +92,16 @@ static void test_unwritable(void **state)
     assert_int_equal(picture_write_png(path, pixel, 0, 1, NULL, &err), ATTN_INVALID);
     /* A device that is full from the start: the failure comes with the flush. */
     assert_int_equal(picture_write_png("/dev/full", pixel, 1, 1, NULL, &err), ATTN_IO);
+    /* The same while the picture is encoded, which is longer than the stream's buffer. */
+    enum { SIDE = 64 };
+    uint8_t noise[SIDE * SIDE * 3];
+    uint32_t number = 1;
+    for (size_t i = 0; i < sizeof noise; i++) {
+        number = number * 1664525 + 1013904223;
+        noise[i] = (uint8_t)(number >> 24);
+    }
+    assert_int_equal(picture_write_png("/dev/full", noise, SIDE, SIDE, NULL, &err), ATTN_IO);
+    assert_non_null(strstr(err.text, "/dev/full: cannot write: No space left on device"));
     assert_int_equal(files_left(), 0);
 }
 
