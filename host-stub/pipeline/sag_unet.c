@@ -3,6 +3,7 @@
 #include "sag_private.h"
 #include "vae_tiles.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -169,10 +170,25 @@ static void images_whole(attn_work *w, struct sag_job *job, int64_t batch, float
     work_reset(w, mark);
 }
 
+/* Pixels of -1 to 1 as 0 to 1.  A decoder that runs out of its element type's range makes NaN. */
+static attn_status pixels_scale(const struct sag_job *job, int64_t batch, float *pixels)
+{
+    const int64_t n = batch * job->height * job->width * 3;
+    for (int64_t i = 0; i < n; i++) {
+        float value = pixels[i] / 2 + 0.5f;
+        if (isnan(value)) {
+            return attn_fail(job->err, ATTN_INTERNAL,
+                             "the decoder's pixels are not numbers; where dtype is f16, bf16 or"
+                             " f32 may do");
+        }
+        pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
+    }
+    return ATTN_OK;
+}
+
 attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, const float *latents,
                           float *pixels)
 {
-    const int64_t n = batch * job->height * job->width * 3;
     int real = latents && pixels && !(w->flags & ATTN_WORK_DRY);
     if (real) {
         float factor = vae_scaling_factor(job->sag->vae);
@@ -186,11 +202,7 @@ attn_status images_decode(attn_work *w, struct sag_job *job, int64_t batch, cons
     } else {
         images_whole(w, job, batch, pixels);
     }
-    for (int64_t i = 0; real && w->status == ATTN_OK && i < n; i++) {
-        float value = pixels[i] / 2 + 0.5f;
-        pixels[i] = value < 0 ? 0 : value > 1 ? 1 : value;
-    }
-    return w->status;
+    return real && w->status == ATTN_OK ? pixels_scale(job, batch, pixels) : w->status;
 }
 
 int64_t decode_batch(const struct sag_job *job)

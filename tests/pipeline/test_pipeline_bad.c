@@ -484,6 +484,40 @@ static void test_cancel(void **state)
     assert_int_equal(calls, 2);
 }
 
+/* As a decoder in halves does whose activations leave their range. */
+static void test_decoder_of_nan(void **state)
+{
+    static const char file[] = "diffusion_pytorch_model.safetensors";
+    ATTN_ERROR_ON(err, 1024);
+    char path[512];
+    safetensors *weights = NULL;
+    attn_sag *sag = NULL;
+    attn_sag_result result = {.size = sizeof result};
+    attn_sag_run_options request = good_request();
+    const attn_sag_open_options o = open_options(scratch);
+    size_t bytes;
+    (void)state;
+    path_of(path, sizeof path, demo_folder, "vae", file);
+    assert_int_equal(safetensors_open(path, &weights, &err), ATTN_OK);
+    const safetensors_tensor *bias = golden_get(weights, "decoder.conv_out.bias");
+    char *text = part_read("vae", file, &bytes);
+    char *at = memmem(text, bytes, bias->data, bias->bytes);
+    assert_non_null(at);
+    memcpy(at, &(const float){NAN}, sizeof(float));
+    part_spoil("vae", file, text, bytes);
+    assert_int_equal(attn_sag_open(registry, &o, &sag, &err), ATTN_OK);
+    assert_int_equal(attn_sag_run(sag, &request, &result, &err), ATTN_INTERNAL);
+    assert_non_null(strstr(err.text, "the decoder's pixels are not numbers"));
+    assert_null(result.owner);
+    request.output_type = "latent";
+    assert_int_equal(attn_sag_run(sag, &request, &result, &err), ATTN_OK);
+    attn_sag_result_free(&result);
+    attn_sag_close(sag);
+    free(text);
+    safetensors_close(weights);
+    part_link("vae");
+}
+
 /* After all that was refused the pipeline still draws, and says what a long prompt lost. */
 static void test_long_prompt(void **state)
 {
@@ -512,12 +546,12 @@ static void test_long_prompt(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_folders),      cmocka_unit_test(test_missing_files),
-        cmocka_unit_test(test_broken_files), cmocka_unit_test(test_foreign_settings),
-        cmocka_unit_test(test_processors),   cmocka_unit_test(test_plugin_gone),
-        cmocka_unit_test(test_prompts),      cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_tensors),      cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_long_prompt),
+        cmocka_unit_test(test_folders),        cmocka_unit_test(test_missing_files),
+        cmocka_unit_test(test_broken_files),   cmocka_unit_test(test_foreign_settings),
+        cmocka_unit_test(test_processors),     cmocka_unit_test(test_plugin_gone),
+        cmocka_unit_test(test_prompts),        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_tensors),        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_decoder_of_nan), cmocka_unit_test(test_long_prompt),
     };
     /* Whole paths, since the tests link to them. */
     demo_folder = argc == 3 ? realpath(argv[1], NULL) : NULL;
