@@ -7,9 +7,12 @@
 #include <math.h>
 #include <string.h>
 
-/* 512 k pixels a side is no picture; it keeps every product of sizes within 64 bits. */
+/* 512 k pixels a side is no picture, and no machine holds as many latents or tokens: together they
+ * keep every product of sizes within 64 bits. */
 #define LONGEST_SIDE 524288
 #define MOST_IMAGES  65536
+#define MOST_TOKENS  (INT64_C(1) << 20)
+#define MOST_LATENTS (INT64_C(1) << 40)
 
 static attn_status number_check(struct sag_job *job, const char *name, double value, double low,
                                 double high)
@@ -77,8 +80,8 @@ static attn_status embeds_check(struct sag_job *job)
     if (status) {
         return status;
     }
-    if (p &&
-        (p->shape[0] < 1 || p->shape[1] < 1 || p->shape[2] != unet_cross_dim(job->sag->unet))) {
+    if (p && (p->shape[0] < 1 || p->shape[1] < 1 || p->shape[1] > MOST_TOKENS ||
+              p->shape[2] != unet_cross_dim(job->sag->unet))) {
         return attn_fail(job->err, ATTN_INVALID,
                          "prompt_embeds: %s, expected [prompts, tokens, %lld]",
                          tensor_describe(p).text, (long long)unet_cross_dim(job->sag->unet));
@@ -213,13 +216,13 @@ static attn_status lora_scale_read(struct sag_job *job)
 static attn_status images_count(struct sag_job *job)
 {
     job->per_prompt = job->o.num_images_per_prompt ? job->o.num_images_per_prompt : 1;
-    job->images = job->prompts * job->per_prompt;
-    if (job->prompts > MOST_IMAGES || job->per_prompt > MOST_IMAGES || job->images > MOST_IMAGES) {
+    if (job->prompts > MOST_IMAGES || job->per_prompt > MOST_IMAGES / job->prompts) {
         return attn_fail(
             job->err, ATTN_INVALID,
             "%lld prompts with num_images_per_prompt %lld: expected at most %d pictures",
             (long long)job->prompts, (long long)job->per_prompt, MOST_IMAGES);
     }
+    job->images = job->prompts * job->per_prompt;
     if (job->o.n_seeds > 1 && job->o.n_seeds != job->images) {
         return attn_fail(job->err, ATTN_INVALID,
                          "seed: %u given, expected 1 or %lld, one for each picture", job->o.n_seeds,
@@ -236,7 +239,8 @@ static attn_status side_read(struct sag_job *job, const char *name, uint32_t ask
                              int64_t *pixels, int64_t *latents)
 {
     int64_t factor = vae_factor(job->sag->vae);
-    int64_t side = asked ? asked : (given ? given : unet_sample_size(job->sag->unet)) * factor;
+    int64_t own = given ? given : unet_sample_size(job->sag->unet);
+    int64_t side = asked ? asked : own > 0 && own < LONGEST_SIDE ? own * factor : own;
     if (side < 1 || side > LONGEST_SIDE || side % factor) {
         return attn_fail(job->err, ATTN_INVALID,
                          "%s: %lld, expected a multiple of %lld, the model's factor, up to %d",
@@ -270,6 +274,11 @@ static attn_status sizes_read(struct sag_job *job)
         return status;
     }
     job->channels = unet_in_channels(job->sag->unet);
+    if (job->channels * job->h * job->w > MOST_LATENTS / job->images) {
+        return attn_fail(job->err, ATTN_INVALID,
+                         "%lld pictures of %lld x %lld: more latents than can be held",
+                         (long long)job->images, (long long)job->width, (long long)job->height);
+    }
     job->each = (size_t)(job->channels * job->h * job->w);
     job->all = job->each * (size_t)job->images;
     unet_mid_size(job->sag->unet, job->h, job->w, &job->mid_h, &job->mid_w);

@@ -408,6 +408,10 @@ static void test_numbers(void **state)
     o.num_images_per_prompt = 4000000000u;
     run_refused(&o, ATTN_INVALID, "num_images_per_prompt", "at most");
     o = good_request();
+    o.num_images_per_prompt = 65536;
+    o.height = o.width = 524288;
+    run_refused(&o, ATTN_INVALID, "65536 pictures of 524288 x 524288", "more latents");
+    o = good_request();
     o.seeds = seeds;
     o.n_seeds = 2;
     run_refused(&o, ATTN_INVALID, "seed: 2", "expected 1 or 1");
@@ -439,6 +443,28 @@ static void test_tensors(void **state)
     o.prompts = NULL;
     o.n_prompts = 0;
     run_refused(&o, ATTN_INVALID, "prompt_embeds: [1, 4, 2]", "192");
+    /* sizes whose products have more than 64 bits, by strides of 0 */
+    attn_tensor wide = {.data = data,
+                        .shape = {1, INT64_C(1) << 60, 192},
+                        .device_type = ATTN_DEVICE_CPU,
+                        .code = ATTN_CODE_FLOAT,
+                        .bits = 32,
+                        .lanes = 1,
+                        .rank = 3};
+    o.prompt_embeds = &wide;
+    run_refused(&o, ATTN_INVALID, "prompt_embeds: [1, 1152921504606846976, 192]", "tokens");
+    wide.shape[0] = INT64_C(1) << 60;
+    wide.shape[1] = 77;
+    o.num_images_per_prompt = 16;
+    run_refused(&o, ATTN_INVALID, "1152921504606846976 prompts", "at most 65536");
+    o = good_request();
+    o.height = o.width = 0;
+    wide.shape[0] = 1;
+    wide.shape[1] = 4;
+    wide.shape[2] = wide.shape[3] = INT64_MAX;
+    wide.rank = 4;
+    o.latents = &wide;
+    run_refused(&o, ATTN_INVALID, "height: 9223372036854775807", "up to 524288");
     o = good_request();
     o.negative_prompt_embeds = &t;
     run_refused(&o, ATTN_INVALID, "negative_prompt_embeds: [1, 4, 2]", "[1, 77, 192]");
