@@ -192,53 +192,59 @@ static attn_status vae_measure(struct checkpoint *c, attn_error *err)
                : missing(c, CHECKPOINT_VAE "decoder.up.0.block.1.conv1.weight", err);
 }
 
-/* CLIP's own names, with and without their prefix, or OpenCLIP's. */
+/* OpenCLIP's names, and CLIP's own with and without their prefix. */
+static const struct text_form {
+    const char *prefix, *tokens, *positions;
+    const char *layer, *inner; /* "<prefix><layer>0<inner>": a layer's first linear of its MLP */
+} text_forms[] = {
+    {CHECKPOINT_OPEN, "token_embedding.weight", "positional_embedding", "transformer.resblocks.",
+     ".mlp.c_fc.weight"},
+    {CHECKPOINT_CLIP "text_model.", "embeddings.token_embedding.weight",
+     "embeddings.position_embedding.weight", "encoder.layers.", ".mlp.fc1.weight"},
+    {CHECKPOINT_CLIP, "embeddings.token_embedding.weight", "embeddings.position_embedding.weight",
+     "encoder.layers.", ".mlp.fc1.weight"},
+};
+
+static const struct text_form *text_form_find(const struct checkpoint *c)
+{
+    const size_t last = sizeof(text_forms) / sizeof(*text_forms) - 1;
+    size_t i = 0;
+    while (i < last && !has_prefix(c, text_forms[i].prefix)) {
+        i++;
+    }
+    return &text_forms[i];
+}
+
+static const safetensors_tensor *text_inner(const struct checkpoint *c, const struct text_form *f,
+                                            int64_t layer)
+{
+    return get(c, 2, "%s%s%lld%s", f->prefix, f->layer, (long long)layer, f->inner);
+}
+
 static attn_status text_measure(struct checkpoint *c, attn_error *err)
 {
     struct checkpoint_text *t = &c->text;
-    const char *names[3]; /* token table, positions, a layer's first linear of its MLP */
-    const char *prefix = CHECKPOINT_CLIP "text_model.";
-    t->openclip = has_prefix(c, CHECKPOINT_OPEN);
-    if (t->openclip) {
-        prefix = CHECKPOINT_OPEN;
-        names[0] = "token_embedding.weight";
-        names[1] = "positional_embedding";
-        names[2] = "transformer.resblocks.%lld.mlp.c_fc.weight";
-    } else {
-        prefix = has_prefix(c, prefix) ? prefix : CHECKPOINT_CLIP;
-        names[0] = "embeddings.token_embedding.weight";
-        names[1] = "embeddings.position_embedding.weight";
-        names[2] = "encoder.layers.%lld.mlp.fc1.weight";
-    }
-    const safetensors_tensor *tokens = get(c, 2, "%s%s", prefix, names[0]);
-    const safetensors_tensor *positions = get(c, 2, "%s%s", prefix, names[1]);
-    const safetensors_tensor *inner = NULL;
-    if (!tokens || !positions) {
+    const struct text_form *f = text_form_find(c);
+    const safetensors_tensor *tokens = get(c, 2, "%s%s", f->prefix, f->tokens);
+    const safetensors_tensor *positions = get(c, 2, "%s%s", f->prefix, f->positions);
+    const safetensors_tensor *inner = text_inner(c, f, 0);
+    if (!tokens || !positions || !inner) {
         char name[CHECKPOINT_NAME];
-        (void)snprintf(name, sizeof(name), "%s%s", prefix, names[tokens ? 1 : 0]);
+        (void)snprintf(name, sizeof(name), "%s%s%s%s", f->prefix,
+                       !tokens      ? f->tokens
+                       : !positions ? f->positions
+                                    : f->layer,
+                       tokens && positions ? "0" : "", tokens && positions ? f->inner : "");
         return missing(c, name, err);
     }
-    for (;;) {
-        char layer[CHECKPOINT_NAME / 2];
-        const safetensors_tensor *found;
-        (void)snprintf(layer, sizeof(layer),
-                       t->openclip ? "transformer.resblocks.%lld.mlp.c_fc.weight"
-                                   : "encoder.layers.%lld.mlp.fc1.weight",
-                       (long long)t->layers);
-        found = get(c, 2, "%s%s", prefix, layer);
-        if (!found || t->layers == CHECKPOINT_DEPTH) {
-            break;
-        }
-        inner = found;
-        t->layers++;
-    }
-    if (!inner) {
-        return missing(c, CHECKPOINT_CLIP "text_model.encoder.layers.0.mlp.fc1.weight", err);
-    }
+    t->openclip = f == &text_forms[0];
     t->vocabulary = tokens->shape[0];
     t->width = tokens->shape[1];
     t->tokens = positions->shape[0];
     t->inner = inner->shape[0];
+    while (t->layers < CHECKPOINT_DEPTH && text_inner(c, f, t->layers)) {
+        t->layers++;
+    }
     /* 2.x was trained on the states before the last of OpenCLIP's 24 layers */
     t->layers = t->openclip && t->layers > 23 ? 23 : t->layers;
     return ATTN_OK;

@@ -47,24 +47,25 @@ static void add_block(struct listing *l, const char *where, int64_t channels, in
 static void add_unet(struct listing *l, int64_t context, int linear)
 {
     static const int64_t channels[] = {320, 640, 1280, 1280};
-    char where[NAME];
+    char where[NAME / 2];
     int64_t block = 1;
     add(l, "model.diffusion_model.input_blocks.0.0.weight", 320, 4, 3);
     add(l, "model.diffusion_model.out.2.weight", 4, 320, 3);
     for (int level = 0; level < 4; level++) {
         for (int i = 0; i < 2; i++) {
-            (void)snprintf(where, NAME, "model.diffusion_model.input_blocks.%d", (int)block++);
+            (void)snprintf(where, sizeof(where), "model.diffusion_model.input_blocks.%d",
+                           (int)block++);
             add_block(l, where, channels[level], level < 3, context, linear);
         }
         if (level < 3) {
-            (void)snprintf(where, NAME, "model.diffusion_model.input_blocks.%d.0.op.weight",
-                           (int)block++);
+            (void)snprintf(where, sizeof(where),
+                           "model.diffusion_model.input_blocks.%d.0.op.weight", (int)block++);
             add(l, where, channels[level], channels[level], 3);
         }
     }
     add_block(l, "model.diffusion_model.middle_block", 1280, 1, context, linear);
     for (int i = 0; i < 12; i++) {
-        (void)snprintf(where, NAME, "model.diffusion_model.output_blocks.%d", i);
+        (void)snprintf(where, sizeof(where), "model.diffusion_model.output_blocks.%d", i);
         add_block(l, where, channels[3 - i / 3], i >= 3, context, linear);
     }
 }
@@ -84,14 +85,14 @@ static void add_vae(struct listing *l)
     }
 }
 
-static void add_clip(struct listing *l)
+static void add_clip(struct listing *l, int layers)
 {
     char name[NAME];
     add(l, "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight", 49408, 768,
         0);
     add(l, "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight", 77, 768,
         0);
-    for (int i = 0; i < 12; i++) {
+    for (int i = 0; i < layers; i++) {
         (void)snprintf(name, NAME,
                        "cond_stage_model.transformer.text_model.encoder.layers.%d.mlp.fc1.weight",
                        i);
@@ -164,18 +165,23 @@ static void expect_config(const struct checkpoint *c, enum model_part part, cons
     json_decref(config);
 }
 
-static struct checkpoint *recognise(const struct listing *l)
+static attn_status listing_open(const struct listing *l, struct checkpoint **c, attn_error *err)
 {
-    ATTN_ERROR_ON(err, 512);
     char path[] = "/tmp/attnplug-shapes-XXXXXX";
-    struct checkpoint *c = NULL;
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     (void)close(fd);
     listing_write(l, path);
-    const attn_status status = checkpoint_open(path, 0, &c, &err);
+    const attn_status status = checkpoint_open(path, 0, c, err);
     (void)unlink(path);
-    if (status != ATTN_OK) {
+    return status;
+}
+
+static struct checkpoint *recognise(const struct listing *l)
+{
+    ATTN_ERROR_ON(err, 512);
+    struct checkpoint *c = NULL;
+    if (listing_open(l, &c, &err) != ATTN_OK) {
         fail_msg("%s", err.text);
     }
     return c;
@@ -202,7 +208,7 @@ static void stable_diffusion_1(void **state)
     assert_non_null(l);
     add_unet(l, 768, 0);
     add_vae(l);
-    add_clip(l);
+    add_clip(l, 12);
     c = recognise(l);
     expect_config(c, PART_UNET,
                   "{" UNET_OF_BOTH "\"sample_size\": 64, \"cross_attention_dim\": 768,"
@@ -246,11 +252,50 @@ static void stable_diffusion_2(void **state)
     }
 }
 
+/* A text encoder that lacks what tells its sizes: named as that kind of file names it. */
+static void text_encoders_incomplete(void **state)
+{
+    static const struct {
+        int openclip;
+        const char *without, *named;
+    } cases[] = {
+        {0, "token_embedding", "transformer.text_model.embeddings.token_embedding.weight"},
+        {0, "position_embedding", "transformer.text_model.embeddings.position_embedding.weight"},
+        {0, "mlp", "transformer.text_model.encoder.layers.0.mlp.fc1.weight"},
+        {1, "token_embedding", "cond_stage_model.model.token_embedding.weight"},
+        {1, "positional_embedding", "cond_stage_model.model.positional_embedding "},
+        {1, "mlp", "cond_stage_model.model.transformer.resblocks.0.mlp.c_fc.weight"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        ATTN_ERROR_ON(err, 512);
+        struct listing *l = calloc(1, sizeof(*l));
+        struct checkpoint *c = NULL;
+        assert_non_null(l);
+        add_unet(l, 768, 0);
+        add_vae(l);
+        const size_t before = l->n;
+        (cases[i].openclip ? add_openclip : add_clip)(l, 1);
+        for (size_t k = before; k < l->n; k++) {
+            if (strstr(l->names[k], cases[i].without)) {
+                l->names[k][strlen(l->names[k]) - 1] = '_';
+            }
+        }
+        assert_int_equal(listing_open(l, &c, &err), ATTN_NOT_FOUND);
+        if (!strstr(err.text, cases[i].named)) {
+            fail_msg("\"%s\" does not name %s", err.text, cases[i].named);
+        }
+        assert_null(c);
+        free(l);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stable_diffusion_1),
         cmocka_unit_test(stable_diffusion_2),
+        cmocka_unit_test(text_encoders_incomplete),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
