@@ -31,6 +31,16 @@ const added_token *added_find(const tokenizer *t, const char *content)
     return NULL;
 }
 
+/* What the files of a folder hold; map and legacy may be NULL. */
+typedef struct {
+    json_t *settings, *map, *legacy;
+    const char *at; /* the file that is looked at, for texts */
+} token_files;
+
+static const char settings_name[] = "tokenizer_config.json";
+static const char map_name[] = "special_tokens_map.json";
+static const char legacy_name[] = "added_tokens.json";
+
 /* A token is written as its text or as an object with its text and flags. */
 static const char *token_text(json_t *token)
 {
@@ -38,13 +48,15 @@ static const char *token_text(json_t *token)
 }
 
 /* Adds a token or gives one that is there another id. id -1: the vocabulary's, else the next free
- * one after it. */
-static attn_status added_put(tokenizer *t, json_t *token, int32_t id, attn_error *err)
+ * one after it.  name is for texts. */
+static attn_status added_put(tokenizer *t, const char *name, json_t *token, int32_t id,
+                             attn_error *err)
 {
     const char *content = token_text(token);
     if (!content || !*content) {
         return content ? ATTN_OK
-                       : attn_fail(err, ATTN_INVALID, "a special token is neither text nor object");
+                       : attn_fail(err, ATTN_INVALID,
+                                   "token %s: neither a text nor an object with its content", name);
     }
     added_token *slot = (added_token *)added_find(t, content);
     if (slot && id < 0) {
@@ -73,8 +85,6 @@ static attn_status added_put(tokenizer *t, json_t *token, int32_t id, attn_error
         }
         slot->id = next;
     }
-    slot->left_strip = json_is_true(json_object_get(token, "lstrip"));
-    slot->right_strip = json_is_true(json_object_get(token, "rstrip"));
     slot->single_word = json_is_true(json_object_get(token, "single_word"));
     return ATTN_OK;
 }
@@ -115,7 +125,7 @@ static attn_status decoder_add(tokenizer *t, json_t *decoder, attn_error *err)
         long long id = strtoll(key, &end, 10);
         attn_status status = id_check(*end || end == key ? -1 : id, key, err);
         if (!status) {
-            status = added_put(t, token, (int32_t)id, err);
+            status = added_put(t, key, token, (int32_t)id, err);
         }
         if (status) {
             return status;
@@ -125,27 +135,23 @@ static attn_status decoder_add(tokenizer *t, json_t *decoder, attn_error *err)
 }
 
 /* {"<token>": 49408} of older ones. */
-static attn_status legacy_add(tokenizer *t, const char *folder, attn_error *err)
+static attn_status legacy_add(tokenizer *t, json_t *tokens, attn_error *err)
 {
-    json_t *tokens = NULL;
-    attn_status status =
-        folder ? config_read(folder, "added_tokens.json", 1, &tokens, err) : ATTN_OK;
     const char *text;
     json_t *id;
     json_object_foreach(tokens, text, id)
     {
-        status = id_check(json_is_integer(id) ? json_integer_value(id) : -1, text, err);
+        attn_status status = id_check(json_is_integer(id) ? json_integer_value(id) : -1, text, err);
         json_t *token = status ? NULL : json_string(text);
         if (!status) {
-            status = added_put(t, token, (int32_t)json_integer_value(id), err);
+            status = added_put(t, text, token, (int32_t)json_integer_value(id), err);
         }
         json_decref(token);
         if (status) {
-            break;
+            return status;
         }
     }
-    json_decref(tokens);
-    return status;
+    return ATTN_OK;
 }
 
 static attn_status list_add(tokenizer *t, json_t *list, attn_error *err)
@@ -156,25 +162,26 @@ static attn_status list_add(tokenizer *t, json_t *list, attn_error *err)
     json_array_foreach(list, i, token)
     {
         if (!status) {
-            status = added_put(t, token, -1, err);
+            status = added_put(t, "additional_special_tokens", token, -1, err);
         }
     }
     return status;
 }
 
-/* Adds each special token that the merged settings or CLIP's defaults name, in transformers' order,
- * and looks the four that matter up. */
-static attn_status specials_add(tokenizer *t, json_t *settings, attn_error *err)
+/* Adds each special token that the settings, with `map` merged into them, or CLIP's defaults name,
+ * in transformers' order, and looks the four that matter up. */
+static attn_status specials_add(tokenizer *t, token_files *f, const json_t *map, attn_error *err)
 {
     int32_t *ids[SPECIALS] = {&t->start, &t->end, &t->unknown, NULL, &t->pad, NULL, NULL};
     attn_status status = ATTN_OK;
     for (int i = 0; i < SPECIALS && !status; i++) {
-        json_t *token = json_incref(json_object_get(settings, special_names[i]));
+        json_t *token = json_incref(json_object_get(f->settings, special_names[i]));
+        f->at = json_object_get(map, special_names[i]) ? map_name : settings_name;
         if (!token && special_defaults[i]) {
             token = json_string(special_defaults[i]);
         }
         if (token && !json_is_null(token)) {
-            status = added_put(t, token, -1, err);
+            status = added_put(t, special_names[i], token, -1, err);
             const added_token *found = status ? NULL : added_find(t, token_text(token));
             if (ids[i] && found) {
                 *ids[i] = found->id;
@@ -188,7 +195,7 @@ static attn_status specials_add(tokenizer *t, json_t *settings, attn_error *err)
         }
     }
     return status ? status
-                  : list_add(t, json_object_get(settings, "additional_special_tokens"), err);
+                  : list_add(t, json_object_get(f->settings, "additional_special_tokens"), err);
 }
 
 static attn_status max_length_read(tokenizer *t, json_t *settings, attn_error *err)
@@ -206,49 +213,56 @@ static attn_status max_length_read(tokenizer *t, json_t *settings, attn_error *e
     return ATTN_OK;
 }
 
-/* `map`'s tokens go over those of `settings`, where there is one; folder NULL: no other file. */
-static attn_status settings_apply(tokenizer *t, json_t *settings, json_t *map, const char *folder,
-                                  attn_error *err)
+/* The map's tokens go over those of the settings, unless these list all tokens themselves. */
+static attn_status files_apply(tokenizer *t, token_files *f, attn_error *err)
 {
-    attn_status status;
+    attn_status status = ATTN_OK;
+    json_t *decoder = json_object_get(f->settings, "added_tokens_decoder");
+    json_t *map = decoder ? NULL : f->map;
     t->start = t->end = t->unknown = t->pad = -1;
-    json_t *decoder = json_object_get(settings, "added_tokens_decoder");
-    if (decoder) {
-        status = decoder_add(t, decoder, err);
-    } else {
-        status = map && json_object_update(settings, map) ? ATTN_NOMEM : legacy_add(t, folder, err);
+    f->at = decoder ? settings_name : legacy_name;
+    status = decoder ? decoder_add(t, decoder, err) : legacy_add(t, f->legacy, err);
+    if (!status && map && json_object_update(f->settings, map)) {
+        status = attn_fail(err, ATTN_NOMEM, "no memory for its tokens");
     }
     if (!status) {
-        status = specials_add(t, settings, err);
+        status = specials_add(t, f, map, err);
     }
-    return status ? status : max_length_read(t, settings, err);
+    if (!status) {
+        f->at = settings_name;
+        status = max_length_read(t, f->settings, err);
+    }
+    return status;
 }
 
 attn_status tokenizer_configure(tokenizer *t, const char *folder, attn_error *err)
 {
-    json_t *settings = NULL;
-    json_t *map = NULL;
+    token_files f = {0};
     ATTN_ERROR_ON(inner, 256);
-    attn_status status = config_read(folder, "tokenizer_config.json", 0, &settings, err);
+    attn_status status = config_read(folder, settings_name, 0, &f.settings, err);
     if (!status) {
-        status = config_read(folder, "special_tokens_map.json", 1, &map, err);
+        status = config_read(folder, map_name, 1, &f.map, err);
+    }
+    if (!status && !json_object_get(f.settings, "added_tokens_decoder")) {
+        status = config_read(folder, legacy_name, 1, &f.legacy, err);
     }
     if (!status) {
-        status = settings_apply(t, settings, map, folder, &inner);
+        status = files_apply(t, &f, &inner);
         if (status) {
-            attn_fail(err, status, "%s/tokenizer_config.json: %s", folder, inner.text);
+            attn_fail(err, status, "%s/%s: %s", folder, f.at, inner.text);
         }
     }
-    json_decref(map);
-    json_decref(settings);
+    json_decref(f.legacy);
+    json_decref(f.map);
+    json_decref(f.settings);
     return status;
 }
 
 attn_status tokenizer_configure_clip(tokenizer *t, const char *pad, attn_error *err)
 {
-    json_t *settings = json_pack("{s:s}", "pad_token", pad);
-    attn_status status = settings ? settings_apply(t, settings, NULL, NULL, err)
-                                  : attn_fail(err, ATTN_NOMEM, "no memory for a tokenizer");
-    json_decref(settings);
+    token_files f = {.settings = json_pack("{s:s}", "pad_token", pad)};
+    attn_status status = f.settings ? files_apply(t, &f, err)
+                                    : attn_fail(err, ATTN_NOMEM, "no memory for a tokenizer");
+    json_decref(f.settings);
     return status;
 }

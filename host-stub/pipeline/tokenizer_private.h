@@ -10,7 +10,7 @@ typedef struct {
     size_t bytes;
     int32_t id;
     int32_t more; /* ids after it that follow wherever it stands */
-    int left_strip, right_strip, single_word;
+    int single_word;
 } added_token;
 
 struct tokenizer {

@@ -236,12 +236,18 @@ static void test_broken_folders(void **state)
     file_put("tokenizer_config.json", "{\"model_max_length\": 2}");
     refused(ATTN_INVALID, "model_max_length");
     file_put("tokenizer_config.json", "{\"bos_token\": 5}");
-    refused(ATTN_INVALID, "tokenizer_config.json");
+    refused(ATTN_INVALID, "/tokenizer_config.json: token bos_token");
     file_put("tokenizer_config.json", "{\"added_tokens_decoder\": {\"x\": \"<a>\"}}");
-    refused(ATTN_INVALID, "added token x");
+    refused(ATTN_INVALID, "/tokenizer_config.json: added token x");
+    file_put("tokenizer_config.json", "{\"added_tokens_decoder\": {\"3\": 4}}");
+    refused(ATTN_INVALID, "/tokenizer_config.json: token 3: neither");
     file_put("tokenizer_config.json", "{}");
+    file_put("special_tokens_map.json", "{\"unk_token\": []}");
+    refused(ATTN_INVALID, "/special_tokens_map.json: token unk_token");
     file_put("added_tokens.json", "{\"<a>\": -3}");
-    refused(ATTN_INVALID, "added token <a>");
+    refused(ATTN_INVALID, "/added_tokens.json: added token <a>");
+    file_put("added_tokens.json", "[]");
+    refused(ATTN_INVALID, "/added_tokens.json: must be");
     scratch_clear();
 }
 
