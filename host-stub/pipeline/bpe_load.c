@@ -1,13 +1,12 @@
 /* Reading a vocabulary and its merges. */
 #include "bpe_private.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "attn_host.h"
+#include "file_bytes.h"
 #include "json_file.h"
 
 /* Token ids index an embedding table; this bounds the table that a hostile file could ask for. */
@@ -16,6 +15,9 @@ enum { HIGHEST_ID = 1 << 24 };
 /* CLIP's vocabulary: 512 byte symbols, 48894 merges, 2 specials; later lines are not read, as the
  * reference does not read them. */
 enum { MOST_MERGES = 49152 - 256 - 2 };
+
+/* CLIP's merges take half a megabyte. */
+enum { MOST_BYTES = 64 << 20 };
 
 /* Bytes that print show themselves; the others take the code points from 256 on, in order. */
 static size_t byte_spell(int byte, char *out)
@@ -55,46 +57,6 @@ static int bytes_add(bpe *b)
     return 0;
 }
 
-static attn_status file_read(const char *path, char **text, attn_error *err)
-{
-    attn_status status = ATTN_OK;
-    char *bytes = NULL;
-    size_t used = 0;
-    size_t capacity = 0;
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        return attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO, "%s: %s", path,
-                         strerror(errno));
-    }
-    for (;;) {
-        if (capacity - used < 2) {
-            capacity = capacity ? capacity * 2 : 1 << 16;
-            char *longer = realloc(bytes, capacity);
-            if (!longer) {
-                status = attn_fail(err, ATTN_NOMEM, "%s: no memory to read it", path);
-                break;
-            }
-            bytes = longer;
-        }
-        size_t got = fread(bytes + used, 1, capacity - used - 1, file);
-        used += got;
-        if (!got) {
-            bytes[used] = 0;
-            break;
-        }
-    }
-    if (!status && ferror(file)) {
-        status = attn_fail(err, ATTN_IO, "%s: %s", path, strerror(errno));
-    }
-    fclose(file);
-    if (status) {
-        free(bytes);
-        return status;
-    }
-    *text = bytes;
-    return ATTN_OK;
-}
-
 /* Adds the merge of a line's two words; lines that do not hold two can never match and are left
  * out, and of a pair that comes twice the later rank counts, as in the reference. */
 static int merge_add(bpe *b, char *line, uint32_t rank)
@@ -127,7 +89,7 @@ static int merge_add(bpe *b, char *line, uint32_t rank)
 static attn_status merges_add(bpe *b, char *text, const char *path, attn_error *err)
 {
     size_t lines = 1;
-    for (char *c = text; *c; c++) {
+    for (char *c = text; *c && lines <= MOST_MERGES; c++) {
         lines += *c == '\n';
     }
     for (b->merge_slots = 64; b->merge_slots < 2 * lines; b->merge_slots *= 2) {
@@ -201,16 +163,17 @@ static attn_status bpe_load(bpe *b, json_t *vocab, const char *vocab_path, char 
                             const char *merges_path, attn_error *err)
 {
     int32_t highest = -1;
-    char *own = NULL;
+    uint8_t *own = NULL;
+    size_t bytes;
     if (bytes_add(b)) {
         return attn_fail(err, ATTN_NOMEM, "%s: no memory for its tokens", vocab_path);
     }
     attn_status status = vocab_add(b, vocab, vocab_path, &highest, err);
     if (!status && !merges) {
-        status = file_read(merges_path, &own, err);
+        status = file_bytes_read(merges_path, MOST_BYTES, "a list of merges", &own, &bytes, err);
     }
     if (!status) {
-        status = merges_add(b, merges ? merges : own, merges_path, err);
+        status = merges_add(b, merges ? merges : (char *)own, merges_path, err);
     }
     if (!status && ids_fill(b, vocab, highest)) {
         status = attn_fail(err, ATTN_NOMEM, "%s: no memory for its tokens", vocab_path);

@@ -1,15 +1,12 @@
 #include "picture_read.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "attn_host.h"
+#include "file_bytes.h"
 
 /* No picture of PICTURE_MOST_PIXELS needs more. */
-#define MOST_BYTES ((off_t)1 << 31)
+#define MOST_BYTES (UINT64_C(1) << 31)
 
 attn_status picture_take(const char *name, uint64_t height, uint64_t width, struct picture *out,
                          attn_error *err)
@@ -53,48 +50,14 @@ attn_status picture_decode(const uint8_t *bytes, size_t n, const char *name, str
     return status;
 }
 
-static attn_status failed(const char *path, attn_error *err)
-{
-    const int number = errno;
-    return attn_fail(err, number == ENOENT ? ATTN_NOT_FOUND : ATTN_IO, "%s: %s, expected a picture",
-                     path, strerror(number));
-}
-
-/* The whole file; *bytes is the caller's to free. */
-static attn_status file_read(const char *path, FILE *file, uint8_t **bytes, size_t *n,
-                             attn_error *err)
-{
-    struct stat info;
-    if (fstat(fileno(file), &info) != 0) {
-        return failed(path, err);
-    }
-    if (!S_ISREG(info.st_mode) || info.st_size > MOST_BYTES) {
-        return attn_fail(err, ATTN_INVALID, "%s: %s, expected a picture", path,
-                         S_ISDIR(info.st_mode)    ? "a folder"
-                         : !S_ISREG(info.st_mode) ? "not a file"
-                                                  : "larger than 2 GiB");
-    }
-    *n = (size_t)info.st_size;
-    *bytes = malloc(*n + 1);
-    if (!*bytes) {
-        return attn_fail(err, ATTN_NOMEM, "%s: no memory for %zu bytes", path, *n);
-    }
-    errno = EIO;
-    return fread(*bytes, 1, *n, file) == *n ? ATTN_OK : failed(path, err);
-}
-
 attn_status picture_read(const char *path, struct picture *out, attn_error *err)
 {
     uint8_t *bytes = NULL;
     size_t n = 0;
     *out = (struct picture){0};
-    FILE *file = fopen(path, "rbe");
-    attn_status status = file ? file_read(path, file, &bytes, &n, err) : failed(path, err);
+    attn_status status = file_bytes_read(path, MOST_BYTES, "a picture", &bytes, &n, err);
     if (!status) {
         status = picture_decode(bytes, n, path, out, err);
-    }
-    if (file) {
-        (void)fclose(file);
     }
     free(bytes);
     return status;

@@ -5,6 +5,7 @@
 #include "golden.h"
 
 #include <jansson.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tokenizer_private.h"
@@ -231,6 +232,14 @@ static void test_broken_folders(void **state)
     refused(ATTN_INVALID, "token a");
     file_put("vocab.json", small_vocab);
     refused(ATTN_NOT_FOUND, "merges.txt");
+    char path[256];
+    snprintf(path, sizeof path, "%s/merges.txt", scratch);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    refused(ATTN_INVALID, "merges.txt: not a file");
+    assert_int_equal(unlink(path), 0);
+    file_put("merges.txt", "");
+    assert_int_equal(truncate(path, (64 << 20) + 1), 0);
+    refused(ATTN_INVALID, "merges.txt: larger than 64 MiB");
     file_put("merges.txt", "");
     refused(ATTN_NOT_FOUND, "tokenizer_config.json");
     file_put("tokenizer_config.json", "{\"model_max_length\": 2}");

@@ -1,11 +1,11 @@
 /* options.c: reading a scheduler_config.json. */
 #include "scheduler_private.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "file_bytes.h"
 #include "json_file.h"
 
 enum { LONGEST_FILE = 64 << 20 };
@@ -200,36 +200,18 @@ static void infinities_replace(char *text, size_t size)
     }
 }
 
-static char *file_text(const char *path, size_t *size)
-{
-    char *text = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        return NULL;
-    }
-    if (fseek(file, 0, SEEK_END) == 0) {
-        long length = ftell(file);
-        if (length >= 0 && length <= LONGEST_FILE && fseek(file, 0, SEEK_SET) == 0) {
-            text = malloc((size_t)length + 1);
-            *size = text ? fread(text, 1, (size_t)length, file) : 0;
-        }
-    }
-    fclose(file);
-    return text;
-}
-
 attn_status scheduler_config_read(const char *path, json_t **out, attn_error *err)
 {
     ATTN_ERROR_ON(plain, 512);
+    uint8_t *text = NULL;
     size_t size = 0;
     attn_status status = json_file_read(path, out, &plain);
     if (status != ATTN_INVALID) {
         return status ? attn_fail(err, status, "%s", plain.text) : ATTN_OK;
     }
-    char *text = file_text(path, &size);
-    if (text) {
-        infinities_replace(text, size);
-        *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, NULL);
+    if (!file_bytes_read(path, LONGEST_FILE, "a scheduler's configuration", &text, &size, NULL)) {
+        infinities_replace((char *)text, size);
+        *out = json_loadb((char *)text, size, JSON_REJECT_DUPLICATES, NULL);
         free(text);
     }
     if (!json_is_object(*out)) {
