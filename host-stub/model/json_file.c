@@ -1,28 +1,25 @@
 #include "json_file.h"
 
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
-#include <sys/stat.h>
+#include <stdlib.h>
 
 #include "attn_host.h"
+#include "file_bytes.h"
+
+/* Vocabularies and indices of large models take some megabytes. */
+enum { MOST_BYTES = 256 << 20 };
 
 attn_status json_file_read(const char *path, json_t **out, attn_error *err)
 {
     json_error_t json;
-    struct stat info;
+    uint8_t *text = NULL;
+    size_t n = 0;
     *out = NULL;
-    FILE *file = fopen(path, "rb");
-    if (!file) {
-        return attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO, "%s: %s", path,
-                         strerror(errno));
+    attn_status status = file_bytes_read(path, MOST_BYTES, "a JSON file", &text, &n, err);
+    if (status != ATTN_OK) {
+        return status;
     }
-    if (fstat(fileno(file), &info) == 0 && S_ISDIR(info.st_mode)) {
-        fclose(file);
-        return attn_fail(err, ATTN_INVALID, "%s: is a folder, expected a JSON file", path);
-    }
-    json_t *value = json_loadf(file, JSON_REJECT_DUPLICATES, &json);
-    fclose(file);
+    json_t *value = json_loadb((const char *)text, n, JSON_REJECT_DUPLICATES, &json);
+    free(text);
     if (!value) {
         return attn_fail(err, ATTN_INVALID, "%s: line %d: %s", path, json.line, json.text);
     }

@@ -241,7 +241,8 @@ static attn_status file_map(safetensors *file, attn_error *err)
 {
     attn_status status = ATTN_OK;
     struct stat info;
-    int fd = open(file->path, O_RDONLY | O_CLOEXEC);
+    /* O_NONBLOCK: a pipe that nobody writes to would keep open() waiting. */
+    int fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &info) != 0) {
         status = attn_fail(err, errno == ENOENT ? ATTN_NOT_FOUND : ATTN_IO, "%s: %s", file->path,
                            strerror(errno));

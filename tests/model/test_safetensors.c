@@ -107,6 +107,20 @@ static void test_no_tensors(void **state)
     safetensors_close(file);
 }
 
+static void test_no_regular_file(void **state)
+{
+    ATTN_ERROR_ON(err, 256);
+    safetensors *file = NULL;
+    (void)state;
+    unlink(path);
+    assert_int_equal(safetensors_open(path, &file, &err), ATTN_NOT_FOUND);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(safetensors_open(path, &file, &err), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "not a regular file"));
+    assert_null(file);
+    unlink(path);
+}
+
 static void test_lying_headers(void **state)
 {
     static const struct {
@@ -231,9 +245,10 @@ static void test_unwritable(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_no_tensors),
-        cmocka_unit_test(test_lying_headers), cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_no_tensors),
+        cmocka_unit_test(test_lying_headers),   cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_truncated),       cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_no_regular_file),
     };
     if (!mkdtemp(scratch)) {
         return 2;
