@@ -23,6 +23,8 @@ static attn_status stored_check(const char *path, const safetensors_tensor *t, a
     if (t->rank > 4)
         return attn_fail(err, ATTN_INVALID, "%s: %s has rank %" PRIu32 ", expected 0 to 4", path,
                          t->name, t->rank);
+    if (t->bytes == 0) /* its other sides may be such that their product overflows */
+        return attn_fail(err, ATTN_INVALID, "%s: %s has a side of 0", path, t->name);
     return ATTN_OK;
 }
 

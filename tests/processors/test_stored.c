@@ -146,6 +146,10 @@ static void files_that_do_not_fit(void **state)
                                      .data = numbers};
     const safetensors_tensor whole = {
         .name = "temb", .dtype = {ATTN_CODE_INT, 32}, .rank = 1, .shape = {4}, .data = numbers};
+    const safetensors_tensor empty = {.name = "temb",
+                                      .dtype = {ATTN_CODE_FLOAT, 32},
+                                      .rank = 4,
+                                      .shape = {0, INT64_C(1) << 62, INT64_C(1) << 62, 2}};
     const char *layer = "AttnProcessor_cross";
     struct layer_file *none = NULL;
     assert_int_equal(reopen(layer, NULL, NULL, NULL), ATTN_OK);
@@ -154,6 +158,7 @@ static void files_that_do_not_fit(void **state)
     expect(reopen(layer, NULL, &extra, NULL), ATTN_INVALID, "attn.to_qq.weight");
     expect(reopen(layer, NULL, &bias, NULL), ATTN_INVALID, "to_q.bias is there");
     expect(reopen(layer, NULL, &whole, NULL), ATTN_INVALID, "temb is of type I32");
+    expect(reopen(layer, NULL, &empty, NULL), ATTN_INVALID, "temb has a side of 0");
     expect(reopen(layer, NULL, NULL, "{\"query_dim\": 16}"), ATTN_INVALID, "to_q.weight");
     expect(reopen(layer, NULL, NULL, ""), ATTN_INVALID, "no \"config\"");
     assert_int_not_equal(layer_file_open("/nowhere/layer.safetensors", &none, &err), ATTN_OK);

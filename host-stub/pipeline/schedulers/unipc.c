@@ -189,7 +189,7 @@ static void move_apply(const scheduler *s, const unipc_move *move, const float *
 static int corrects(const unipc *own, size_t index)
 {
     for (size_t i = 0; i < own->n_disabled; i++) {
-        if (own->disabled[i] + 1 == (int64_t)index) {
+        if (own->disabled[i] == (int64_t)index - 1) { /* a file may say any number */
             return 0;
         }
     }
