@@ -189,6 +189,44 @@ static void text_replace(char *text, const char *from, const char *to)
     }
 }
 
+/* The text of an id that the vocabulary lacks: an added token's; "" where there is none. */
+static const char *added_text(const tokenizer *t, int32_t id)
+{
+    for (size_t i = 0; i < t->added_count; i++) {
+        if (t->added[i].id == id) {
+            return t->added[i].content;
+        }
+    }
+    return "";
+}
+
+/* Takes whitespace off the end of out[used]; how much is left. */
+static size_t end_strip(const char *out, size_t used)
+{
+    while (used && isspace((unsigned char)out[used - 1])) {
+        used--;
+    }
+    return used;
+}
+
+/* Appends one id; added tokens stand between spaces. */
+static size_t id_decode(const tokenizer *t, int32_t id, char *out, size_t used)
+{
+    if (bpe_token_text(t->bpe, id)) {
+        return used + bpe_decode(t->bpe, id, out + used);
+    }
+    const char *text = added_text(t, id);
+    const size_t bytes = strlen(text);
+    used = end_strip(out, used);
+    if (used) {
+        out[used++] = ' ';
+    }
+    memcpy(out + used, text, bytes);
+    used += bytes;
+    out[used++] = ' ';
+    return used;
+}
+
 /* The text of `count` ids as transformers decodes them, spaces before punctuation taken out; NULL
  * when memory ran out. */
 static char *ids_decode(const tokenizer *t, const int32_t *ids, size_t count)
@@ -201,19 +239,16 @@ static char *ids_decode(const tokenizer *t, const int32_t *ids, size_t count)
     size_t used = 0;
     for (size_t i = 0; i < count; i++) {
         const char *text = bpe_token_text(t->bpe, ids[i]);
-        capacity += text ? strlen(text) + 1 : 0;
+        capacity += strlen(text ? text : added_text(t, ids[i])) + 2;
     }
     char *out = malloc(capacity);
     if (!out) {
         return NULL;
     }
     for (size_t i = 0; i < count; i++) {
-        used += bpe_decode(t->bpe, ids[i], out + used);
+        used = id_decode(t, ids[i], out, used);
     }
-    while (used && isspace((unsigned char)out[used - 1])) {
-        used--;
-    }
-    out[used] = 0;
+    out[end_strip(out, used)] = 0;
     for (size_t i = 0; i < sizeof tidy / sizeof *tidy; i++) {
         text_replace(out, tidy[i][0], tidy[i][1]);
     }

@@ -130,6 +130,38 @@ static void test_cut_is_told(void **state)
     free(cut);
 }
 
+/* transformers' batch_decode of the same ids, with the tokens added to its tokenizer. */
+static void test_cut_new_tokens(void **state)
+{
+    static const char *const cases[][2] = {
+        {"on <cat> blue , dog", "<cat> blue, dog"},
+        {"on a<dog>b!", "a <dog> <dog>_1 b!"},
+        {"on <cat> <dog>_1", "<cat> <dog>_1"},
+        {"on x <cat>, dog's <cat>", "x <cat>, dog's <cat>"},
+    };
+    ATTN_ERROR_ON(err, 256);
+    tokenizer *t = NULL;
+    (void)state;
+    assert_int_equal(tokenizer_open(tokenizer_folder, &t, &err), ATTN_OK);
+    const int32_t first = tokenizer_highest_id(t) + 1;
+    assert_int_equal(tokenizer_add(t, "<cat>", first, 1, &err), ATTN_OK);
+    assert_int_equal(tokenizer_add(t, "<dog>", first + 1, 2, &err), ATTN_OK);
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++) {
+        char text[2048] = "";
+        int32_t ids[77];
+        char *cut = NULL;
+        for (int i = 0; i < 37; i++) {
+            text_append(text, sizeof text, "red heart ");
+        }
+        text_append(text, sizeof text, cases[k][0]);
+        assert_int_equal(tokenizer_encode(t, text, ids, &cut, &err), ATTN_OK);
+        assert_non_null(cut);
+        assert_string_equal(cut, cases[k][1]);
+        free(cut);
+    }
+    tokenizer_close(t);
+}
+
 static void test_invalid_utf8(void **state)
 {
     static const struct {
@@ -286,6 +318,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_whole),          cmocka_unit_test(test_padded),
         cmocka_unit_test(test_cut_is_told),    cmocka_unit_test(test_invalid_utf8),
         cmocka_unit_test(test_special_tokens), cmocka_unit_test(test_broken_folders),
+        cmocka_unit_test(test_cut_new_tokens),
     };
     if (argc != 3 || !mkdtemp(scratch)) {
         return 2;
