@@ -215,13 +215,38 @@ static attn_status processor_replace(attn_registry *registry, const char *layer,
                      layer, spec->processor);
 }
 
-static int names_scale(const attn_layer_spec *spec)
+static int has_param(const attn_layer_spec *spec, const char *name)
 {
     int found = 0;
     for (uint32_t i = 0; i < spec->n_params; i++) {
-        found |= strncmp(spec->params[i].name, "scale", 5) == 0;
+        found |= spec->params[i].name && strcmp(spec->params[i].name, name) == 0;
     }
     return found;
+}
+
+/* Those of the spec, then weights and scale of each adapter; a scale that the spec has stays. */
+static attn_status params_fill(const struct image_prompts *p, const char *layer,
+                               const attn_layer_spec *spec, attn_param *params, uint32_t *n,
+                               attn_error *err)
+{
+    attn_status status = ATTN_OK;
+    for (*n = 0; *n < spec->n_params; ++*n) {
+        params[*n] = spec->params[*n];
+    }
+    for (uint32_t i = 0; i < p->n && !status; i++) {
+        const attn_tensor *k = NULL;
+        const attn_tensor *v = NULL;
+        status = ip_adapter_layer(p->adapters[i], p->layers, layer, &k, &v, err);
+        params[(*n)++] =
+            (attn_param){.name = p->k_names[i], .kind = ATTN_PARAM_TENSOR, .tensor = k};
+        params[(*n)++] =
+            (attn_param){.name = p->v_names[i], .kind = ATTN_PARAM_TENSOR, .tensor = v};
+        if (!has_param(spec, "scale") && !has_param(spec, p->scale_names[i])) {
+            params[(*n)++] = (attn_param){
+                .name = p->scale_names[i], .kind = ATTN_PARAM_FLOAT, .f = p->scales[i]};
+        }
+    }
+    return status;
 }
 
 attn_status image_prompts_choose(struct image_prompts *p, attn_registry *registry,
@@ -233,35 +258,18 @@ attn_status image_prompts_choose(struct image_prompts *p, attn_registry *registr
         return ATTN_OK;
     }
     attn_status status = processor_replace(registry, layer, spec, err);
-    struct layer_params *made =
-        calloc(1, sizeof *made + (spec->n_params + 3 * p->n) * sizeof *made->params);
-    if (!status && !made) {
-        status = attn_fail(err, ATTN_NOMEM, "%s: no memory for its parameters", layer);
-    }
     if (status) {
-        free(made);
         return status;
     }
-    const int scaled = names_scale(spec);
-    uint32_t n = 0;
+    struct layer_params *made =
+        calloc(1, sizeof *made + (spec->n_params + 3 * p->n) * sizeof *made->params);
+    if (!made) {
+        return attn_fail(err, ATTN_NOMEM, "%s: no memory for its parameters", layer);
+    }
     made->next = p->params;
     p->params = made;
-    for (; n < spec->n_params; n++) {
-        made->params[n] = spec->params[n];
-    }
-    for (uint32_t i = 0; i < p->n && !status; i++) {
-        const attn_tensor *k = NULL;
-        const attn_tensor *v = NULL;
-        status = ip_adapter_layer(p->adapters[i], p->layers, layer, &k, &v, err);
-        made->params[n++] =
-            (attn_param){.name = p->k_names[i], .kind = ATTN_PARAM_TENSOR, .tensor = k};
-        made->params[n++] =
-            (attn_param){.name = p->v_names[i], .kind = ATTN_PARAM_TENSOR, .tensor = v};
-        if (!scaled) {
-            made->params[n++] = (attn_param){
-                .name = p->scale_names[i], .kind = ATTN_PARAM_FLOAT, .f = p->scales[i]};
-        }
-    }
+    uint32_t n = 0;
+    status = params_fill(p, layer, spec, made->params, &n, err);
     spec->params = made->params;
     spec->n_params = n;
     p->layers++;

@@ -208,6 +208,25 @@ static void test_scales(void **state)
     case_close(&c);
 }
 
+/* A scale that a processor is given stands in for that adapter's alone. */
+static void test_scale_of_one(void **state)
+{
+    const attn_param params[] = {{.name = "scale.0", .kind = ATTN_PARAM_FLOAT, .f = 0.6},
+                                 {.name = "scale.1", .kind = ATTN_PARAM_FLOAT, .f = 0.9}};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        const attn_sag_processor p = {.spec = {.size = sizeof p.spec,
+                                               .processor = "ip_adapter",
+                                               .params = &params[i],
+                                               .n_params = 1},
+                                      .glob = "*attn2"};
+        struct sag_case c;
+        case_open(&c, "several", &p);
+        case_compare(&c, params[i].name);
+        case_close(&c);
+    }
+}
+
 /* Two pictures of a prompt: each is what it is alone. */
 static void test_batch(void **state)
 {
@@ -348,9 +367,10 @@ static void test_embeds(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pictures),  cmocka_unit_test(test_processors),
-        cmocka_unit_test(test_scales),    cmocka_unit_test(test_batch),
-        cmocka_unit_test(test_bad_calls), cmocka_unit_test(test_embeds)};
+        cmocka_unit_test(test_pictures),    cmocka_unit_test(test_processors),
+        cmocka_unit_test(test_scales),      cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_bad_calls),   cmocka_unit_test(test_embeds),
+        cmocka_unit_test(test_scale_of_one)};
     arguments_take(argc, argv);
     return cmocka_run_group_tests(tests, setup, teardown);
 }
