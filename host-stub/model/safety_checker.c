@@ -27,16 +27,16 @@ struct safety_checker {
 static attn_status config_vision(struct config *c, const char *folder,
                                  struct clip_vision_config *out, attn_error *err)
 {
-    const json_t *older = config_value(c, "vision_config_dict");
-    const json_t *part = older ? older : config_value(c, "vision_config");
+    const int older = config_value(c, "vision_config_dict") != NULL;
+    const char *key = older ? "vision_config_dict" : "vision_config";
+    const json_t *part = config_value(c, key);
     struct config *vision;
     char *path = NULL;
     if (!json_is_object(part)) {
-        config_refuse(c, ATTN_INVALID, older ? "vision_config_dict" : "vision_config",
-                      "an object with the vision model's settings");
+        config_refuse(c, ATTN_INVALID, key, "an object with the vision model's settings");
         return config_done(c, 0, NULL);
     }
-    if (asprintf(&path, "%s/config.json: vision_config", folder) < 0) {
+    if (asprintf(&path, "%s/config.json: %s", folder, key) < 0) {
         return attn_fail(err, ATTN_NOMEM, "%s: out of memory", folder);
     }
     attn_status status = config_open_json((json_t *)(uintptr_t)part, path, &vision, err);

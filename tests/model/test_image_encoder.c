@@ -197,6 +197,9 @@ static void broken_parts(void **state)
         {"safety_checker", "\"vision_config\"", "\"vision\"", "vision_config"},
         {"safety_checker", "\"vision_config\": {", "\"vision_config\": 3, \"v\": {",
          "vision_config"},
+        {"safety_checker", "\"vision_config\": {",
+         "\"vision_config_dict\": {\"hidden_act\": \"relu\"}, \"vision_config\": {",
+         "config.json: vision_config_dict: hidden_act"},
         {"safety_checker", "\"projection_dim\": 16", "\"projection_dim\": 17", "[17"},
         {"safety_checker", "\"hidden_size\": 16", "\"hidden_size\": 18", "[18"},
     };
