@@ -100,16 +100,21 @@ attn_status image_processor_read(const char *path, struct image_processor *out, 
     return status;
 }
 
-attn_status image_processor_size(const struct image_processor *p, const char *path, int64_t *height,
-                                 int64_t *width, attn_error *err)
+attn_status image_processor_fits(const struct image_processor *p, const char *path, int64_t side,
+                                 const char *who, attn_error *err)
 {
-    *height = p->crops ? p->crop_height : p->height;
-    *width = p->crops ? p->crop_width : p->width;
+    const int64_t height = p->crops ? p->crop_height : p->height;
+    const int64_t width = p->crops ? p->crop_width : p->width;
     if (!p->crops && (!p->resizes || p->shortest)) {
         return attn_fail(err, ATTN_INVALID,
                          "%s: neither a crop_size nor a size of height and width, so pictures"
                          " would reach the encoder in sizes of their own",
                          path);
+    }
+    if (height != side || width != side) {
+        return attn_fail(err, ATTN_INVALID, "%s: pictures of %lld x %lld, but %s takes %lld x %lld",
+                         path, (long long)width, (long long)height, who, (long long)side,
+                         (long long)side);
     }
     return ATTN_OK;
 }

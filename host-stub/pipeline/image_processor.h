@@ -20,10 +20,10 @@ struct image_processor image_processor_default(void);
 /* Of a preprocessor_config.json; what it leaves out is as in the default. */
 attn_status image_processor_read(const char *path, struct image_processor *out, attn_error *err);
 
-/* Every picture comes out in this size.  ATTN_INVALID where that depends on the picture, since then
- * no encoder can take it. */
-attn_status image_processor_size(const struct image_processor *p, const char *path, int64_t *height,
-                                 int64_t *width, attn_error *err);
+/* ATTN_INVALID unless every picture comes out as `side` x `side`, which `who` takes; path is for
+ * texts. */
+attn_status image_processor_fits(const struct image_processor *p, const char *path, int64_t side,
+                                 const char *who, attn_error *err);
 
 /* fp32 planes [3, height, width] of what the processor makes of a picture; *pixels is the caller's
  * to free. */

@@ -78,9 +78,6 @@ static attn_status processor_load(const struct sag_components *m, const char *en
         join(m->files.model, strlen(m->files.model), "/feature_extractor/preprocessor_config.json"),
         join(encoder, strlen(encoder), "/preprocessor_config.json")};
     const char *used = "CLIPImageProcessor's defaults";
-    int64_t height;
-    int64_t width;
-    const int64_t size = image_encoder_size(p->encoder);
     attn_status status = places[0] && places[1]
                              ? ATTN_OK
                              : attn_fail(err, ATTN_NOMEM, "no memory for an image processor");
@@ -93,12 +90,8 @@ static attn_status processor_load(const struct sag_components *m, const char *en
         }
     }
     if (!status) {
-        status = image_processor_size(&p->processor, used, &height, &width, err);
-    }
-    if (!status && (height != size || width != size)) {
-        status = attn_fail(
-            err, ATTN_INVALID, "%s: pictures of %lld x %lld, but %s takes %lld x %lld", used,
-            (long long)width, (long long)height, encoder, (long long)size, (long long)size);
+        status =
+            image_processor_fits(&p->processor, used, image_encoder_size(p->encoder), encoder, err);
     }
     free(places[0]);
     free(places[1]);

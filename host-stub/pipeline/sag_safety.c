@@ -48,13 +48,10 @@ static attn_status index_read(const struct sag_components *m, int *requires, int
 static attn_status processor_load(const struct sag_components *m, struct safety *s, attn_error *err)
 {
     char *path;
-    int64_t height;
-    int64_t width;
     attn_status status = path_make(m, "feature_extractor/preprocessor_config.json", &path, err);
     if (status) {
         return status;
     }
-    const int64_t size = safety_checker_size(s->checker);
     if (access(path, F_OK) != 0) {
         status = attn_fail(err, ATTN_NOT_FOUND,
                            "%s: no such file, which the model's safety checker needs", path);
@@ -63,13 +60,8 @@ static attn_status processor_load(const struct sag_components *m, struct safety 
         status = image_processor_read(path, &s->processor, err);
     }
     if (!status) {
-        status = image_processor_size(&s->processor, path, &height, &width, err);
-    }
-    if (!status && (height != size || width != size)) {
-        status =
-            attn_fail(err, ATTN_INVALID,
-                      "%s: pictures of %lld x %lld, but the safety checker takes %lld x %lld", path,
-                      (long long)width, (long long)height, (long long)size, (long long)size);
+        status = image_processor_fits(&s->processor, path, safety_checker_size(s->checker),
+                                      "the safety checker", err);
     }
     free(path);
     return status;
