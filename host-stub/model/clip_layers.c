@@ -52,21 +52,6 @@ struct clip_layer *clip_layers_build(struct weights *w, const struct clip_layers
     return layers;
 }
 
-/* [B, tokens, width] as [B, heads, tokens, head dimension]. */
-static attn_tensor by_heads(const attn_tensor *x, int64_t heads)
-{
-    attn_tensor t = *x;
-    t.rank = 4;
-    t.shape[3] = x->shape[2] / heads;
-    t.shape[2] = x->shape[1];
-    t.shape[1] = heads;
-    t.stride[3] = 1;
-    t.stride[2] = x->stride[1];
-    t.stride[1] = t.shape[3];
-    t.align = 0;
-    return t;
-}
-
 /* x += out(attention(norm(x))). */
 static void add_attention(attn_work *w, const struct clip_layers_config *c,
                           const struct clip_layer *l, const char *op, int32_t causal,
@@ -80,11 +65,12 @@ static void add_attention(attn_work *w, const struct clip_layers_config *c,
     const attn_tensor v = take_like(w, x, c->width);
     const struct epilogue add = {ACT_NONE, x};
     const struct op_choice choice = {.op = op};
+    const int64_t dim = c->width / c->heads;
     attn_op_call call = {.size = sizeof call,
-                         .q = by_heads(&q, c->heads),
-                         .k = by_heads(&k, c->heads),
-                         .v = by_heads(&v, c->heads),
-                         .out = by_heads(&normed, c->heads)};
+                         .q = heads_of(&q, 0, c->heads, dim),
+                         .k = heads_of(&k, 0, c->heads, dim),
+                         .v = heads_of(&v, 0, c->heads, dim),
+                         .out = heads_of(&normed, 0, c->heads, dim)};
     if (causal) {
         call.flags = ATTN_CALL_BAND;
         call.band_lo = INT64_MIN;

@@ -1,7 +1,6 @@
 #include "clip_vision.h"
 
 #include "forward.h"
-#include "tensor.h"
 
 #include <string.h>
 
@@ -73,13 +72,6 @@ struct clip_vision *clip_vision_build(struct weights *w, const struct clip_visio
 
 /* -- the forward pass -------------------------------------------------------------------------- */
 
-attn_tensor clip_vision_host(const float *data, uint32_t rank, const int64_t *shape)
-{
-    static const attn_tensor f32 = {
-        .device_type = ATTN_DEVICE_CPU, .code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
-    return tensor_of((void *)(uintptr_t)data, &f32, rank, shape);
-}
-
 void clip_vision_cut(const struct clip_vision_config *c, int64_t batch, const float *planes,
                      float *patches)
 {
@@ -109,16 +101,6 @@ static attn_tensor for_each(const attn_tensor *t, int64_t batch, int64_t tokens)
     r.stride[2] = 1;
     r.align = 0;
     return r;
-}
-
-/* Tokens [first, first + n) of x. */
-static attn_tensor tokens_of(const attn_tensor *x, int64_t first, int64_t n)
-{
-    attn_tensor t = *x;
-    t.data = t.data ? (char *)t.data + (uint64_t)(first * t.stride[1]) * (t.bits / 8u) : NULL;
-    t.shape[1] = n;
-    t.align = 0;
-    return t;
 }
 
 /* x = [class | patches] + positions. */

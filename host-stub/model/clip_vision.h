@@ -40,7 +40,4 @@ void clip_vision_forward(attn_work *w, const struct clip_vision *v,
 void clip_vision_cut(const struct clip_vision_config *c, int64_t batch, const float *planes,
                      float *patches);
 
-/* A contiguous fp32 tensor at the host. */
-attn_tensor clip_vision_host(const float *data, uint32_t rank, const int64_t *shape);
-
 #endif

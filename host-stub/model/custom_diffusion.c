@@ -2,6 +2,7 @@
 
 #include "adapter_file.h"
 #include "attn_host.h"
+#include "host_tensor.h"
 #include "stored_number.h"
 
 #include <inttypes.h>
@@ -81,22 +82,12 @@ static attn_status part_add(struct custom_diffusion *cd, struct group *g,
                             const safetensors_tensor *t, int part, attn_error *err)
 {
     const uint32_t i = g->n;
-    int64_t stride = 1;
-    attn_tensor host = {.data = (void *)(uintptr_t)t->data,
-                        .device_type = ATTN_DEVICE_CPU,
-                        .code = t->dtype.code,
-                        .bits = t->dtype.bits,
-                        .lanes = 1,
-                        .rank = t->rank};
+    attn_tensor host;
     attn_status status = tensor_check(cd, t, parts[part].rank, err);
     if (status != ATTN_OK) {
         return status;
     }
-    for (uint32_t k = t->rank; k-- > 0;) {
-        host.shape[k] = t->shape[k];
-        host.stride[k] = stride;
-        stride *= t->shape[k];
-    }
+    host = host_tensor(t->data, t->dtype.code, t->dtype.bits, t->rank, t->shape);
     if ((uintptr_t)t->data % (t->dtype.bits / 8u) != 0) {
         host.data = g->copies[i] = malloc(t->bytes);
         if (!host.data) {

@@ -6,6 +6,7 @@
 #ifndef ATTNPLUG_MODEL_FORWARD_H
 #define ATTNPLUG_MODEL_FORWARD_H
 
+#include "host_tensor.h"
 #include "pass.h"
 
 static inline const struct compute_api *work_api(const attn_work *w)
@@ -42,6 +43,34 @@ static inline attn_tensor as_tokens(const attn_tensor *picture)
     t.shape[1] = picture->shape[1] * picture->shape[2];
     t.shape[2] = t.stride[1] = picture->shape[3];
     t.stride[2] = 1;
+    return t;
+}
+
+/* Tokens [first, first + n) of x [B, tokens, C]. */
+static inline attn_tensor tokens_of(const attn_tensor *x, int64_t first, int64_t n)
+{
+    attn_tensor t = *x;
+    t.data = t.data ? (char *)t.data + (uint64_t)(first * t.stride[1]) * (t.bits / 8u) : NULL;
+    t.shape[1] = n;
+    t.align = 0;
+    return t;
+}
+
+/* Channels [first, first + heads * head_dim) of x [B, tokens, C] as [B, heads, tokens, head_dim].
+ */
+static inline attn_tensor heads_of(const attn_tensor *x, int64_t first, int64_t heads,
+                                   int64_t head_dim)
+{
+    attn_tensor t = *x;
+    t.data = t.data ? (char *)t.data + (uint64_t)first * (t.bits / 8u) : NULL;
+    t.rank = 4;
+    t.shape[1] = heads;
+    t.shape[2] = x->shape[1];
+    t.shape[3] = head_dim;
+    t.stride[1] = head_dim;
+    t.stride[2] = x->stride[1];
+    t.stride[3] = 1;
+    t.align = 0;
     return t;
 }
 

@@ -114,14 +114,14 @@ attn_status image_encoder_run(struct image_encoder *e, int64_t batch, const floa
         return attn_fail(err, ATTN_NOMEM, "no memory for %lld pictures", (long long)batch);
     }
     clip_vision_cut(c, batch, pixels, patches);
-    const attn_tensor rows = clip_vision_host(patches, 3, cut);
+    const attn_tensor rows = host_f32(patches, 3, cut);
     struct clip_vision_call call = {.op = e->op, .patches = &rows};
     if (embeds) {
         call.projection = &e->projection.weight;
-        call.pooled = clip_vision_host(embeds, 2, pooled);
+        call.pooled = host_f32(embeds, 2, pooled);
     }
     if (penultimate) {
-        call.penultimate = clip_vision_host(penultimate, 3, states);
+        call.penultimate = host_f32(penultimate, 3, states);
     }
     attn_work *w = pass_dry(e->pass, err);
     clip_vision_forward(w, e->vision, &call);

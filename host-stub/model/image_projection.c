@@ -1,7 +1,6 @@
 #include "image_projection.h"
 
 #include "forward.h"
-#include "tensor.h"
 
 #include <string.h>
 
@@ -148,31 +147,6 @@ static void full_forward(attn_work *w, const struct image_projection *p, const a
     work_api(w)->linear(w, &inner, &p->out, NULL, tokens);
 }
 
-/* Channels [first, first + heads * HEAD_DIM) of x [B, n, ..] as [B, heads, n, HEAD_DIM]. */
-static attn_tensor heads_of(const attn_tensor *x, int64_t first, int64_t heads)
-{
-    attn_tensor t = *x;
-    t.data = t.data ? (char *)t.data + (uint64_t)first * (t.bits / 8u) : NULL;
-    t.rank = 4;
-    t.shape[1] = heads;
-    t.shape[2] = x->shape[1];
-    t.shape[3] = HEAD_DIM;
-    t.stride[1] = HEAD_DIM;
-    t.stride[2] = x->stride[1];
-    t.stride[3] = 1;
-    t.align = 0;
-    return t;
-}
-
-static attn_tensor rows_of(const attn_tensor *x, int64_t first, int64_t n)
-{
-    attn_tensor t = *x;
-    t.data = t.data ? (char *)t.data + (uint64_t)(first * t.stride[1]) * (t.bits / 8u) : NULL;
-    t.shape[1] = n;
-    t.align = 0;
-    return t;
-}
-
 /* latents = out(attention(norm(latents), [norm(x) | norm(latents)])) + latents: as in diffusers the
  * latents that are attended from are the normed ones. */
 static void resampler_attend(attn_work *w, const struct image_projection *p,
@@ -185,17 +159,17 @@ static void resampler_attend(attn_work *w, const struct image_projection *p,
     const int64_t shape[] = {x->shape[0], seen + p->tokens, p->hidden};
     const struct epilogue add = {ACT_NONE, latents};
     const attn_tensor states = work_take(w, NULL, 3, shape);
-    const attn_tensor before = rows_of(&states, 0, seen);
-    const attn_tensor normed = rows_of(&states, seen, p->tokens);
+    const attn_tensor before = tokens_of(&states, 0, seen);
+    const attn_tensor normed = tokens_of(&states, seen, p->tokens);
     const attn_tensor q = take_like(w, latents, inner);
     const attn_tensor kv = take_like(w, &states, 2 * inner);
     const attn_tensor out = take_like(w, latents, inner);
     const struct op_choice choice = {.op = op};
     const attn_op_call call = {.size = sizeof call,
-                               .q = heads_of(&q, 0, p->heads),
-                               .k = heads_of(&kv, 0, p->heads),
-                               .v = heads_of(&kv, inner, p->heads),
-                               .out = heads_of(&out, 0, p->heads)};
+                               .q = heads_of(&q, 0, p->heads, HEAD_DIM),
+                               .k = heads_of(&kv, 0, p->heads, HEAD_DIM),
+                               .v = heads_of(&kv, inner, p->heads, HEAD_DIM),
+                               .out = heads_of(&out, 0, p->heads, HEAD_DIM)};
     work_math(w)->norm(w, &l->norm_states, x, NULL, &before);
     work_math(w)->norm(w, &l->norm_latents, latents, NULL, &normed);
     work_math(w)->linear(w, 1.0f, &normed, &l->to_q, 0.0f, NULL, &q);

@@ -1,8 +1,7 @@
 #include "ip_adapter.h"
 
-#include "clip_vision.h"
+#include "forward.h"
 #include "image_projection.h"
-#include "pass.h"
 #include "pickle.h"
 
 #include <stdlib.h>
@@ -191,8 +190,8 @@ attn_status ip_adapter_project(struct ip_adapter *a, int64_t batch, int64_t seen
     const struct image_projection *p = &a->projection;
     const int64_t from[] = {batch, seen, p->width};
     const int64_t to[] = {batch, ip_adapter_tokens(a, seen), p->cross};
-    const attn_tensor x = clip_vision_host(in, 3, from);
-    const attn_tensor y = clip_vision_host(out, 3, to);
+    const attn_tensor x = host_f32(in, 3, from);
+    const attn_tensor y = host_f32(out, 3, to);
     attn_work *w = pass_dry(a->pass, err);
     image_projection_forward(w, p, a->op, &x, &y);
     if (w->status != ATTN_OK) {

@@ -1,6 +1,7 @@
 #include "layer_file.h"
 
 #include "attention_config.h"
+#include "host_tensor.h"
 #include "stored_number.h"
 
 #include <inttypes.h>
@@ -48,19 +49,8 @@ static attn_status layer_file_widen(struct layer_file *f, const char *path,
         values[i] = stored_number(stored, i);
     *block = (struct layer_memory){.next = f->memory, .values = values};
     f->memory = block;
-    *t = (attn_tensor){.data = values,
-                       .device_type = ATTN_DEVICE_CPU,
-                       .code = ATTN_CODE_FLOAT,
-                       .bits = 32,
-                       .lanes = 1,
-                       .rank = stored->rank,
-                       .align = 64};
-    int64_t step = 1;
-    for (uint32_t i = stored->rank; i-- > 0;) {
-        t->shape[i] = stored->shape[i];
-        t->stride[i] = step;
-        step *= stored->shape[i];
-    }
+    *t = host_f32(values, stored->rank, stored->shape);
+    t->align = 64;
     return ATTN_OK;
 }
 

@@ -177,11 +177,11 @@ static void forward(attn_work *w, const struct safety_checker *s, int64_t batch,
     const struct clip_vision_config *c = &s->config;
     const int64_t cut[] = {batch, c->tokens - 1, 3 * c->patch * c->patch};
     const int64_t pooled[] = {batch, c->projection};
-    const attn_tensor rows = clip_vision_host(m->patches, 3, cut);
+    const attn_tensor rows = host_f32(m->patches, 3, cut);
     const struct clip_vision_call call = {.op = s->op,
                                           .patches = &rows,
                                           .projection = &s->projection.weight,
-                                          .pooled = clip_vision_host(m->embeds, 2, pooled)};
+                                          .pooled = host_f32(m->embeds, 2, pooled)};
     const struct {
         const attn_tensor *from;
         const float *to;
@@ -191,8 +191,7 @@ static void forward(attn_work *w, const struct safety_checker *s, int64_t batch,
                  {&s->concept_thresholds, m->thresholds + SAFETY_SPECIAL}};
     clip_vision_forward(w, s->vision, &call);
     for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
-        const attn_tensor to =
-            clip_vision_host(reads[i].to, reads[i].from->rank, reads[i].from->shape);
+        const attn_tensor to = host_f32(reads[i].to, reads[i].from->rank, reads[i].from->shape);
         work_api(w)->read(w, reads[i].from, &to);
     }
     work_api(w)->synchronize(w);

@@ -209,14 +209,8 @@ static void embed_added(attn_work *w, const struct text_encoder *t, int64_t adde
 {
     const int64_t width = t->config.layers.width;
     const uint64_t mark = work_mark(w);
-    const attn_tensor host = {.data = t->added + added * width,
-                              .shape = {1, width},
-                              .stride = {width, 1},
-                              .device_type = ATTN_DEVICE_CPU,
-                              .code = ATTN_CODE_FLOAT,
-                              .bits = 32,
-                              .lanes = 1,
-                              .rank = 2};
+    const int64_t shape[] = {1, width};
+    const attn_tensor host = host_f32(t->added + added * width, 2, shape);
     const attn_tensor vector = work_take(w, NULL, 2, host.shape);
     const attn_tensor place = row_of(&t->position_table, position);
     work_api(w)->write(w, &host, &vector);
@@ -297,22 +291,9 @@ attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_
                              uint32_t clip_skip, float *out, attn_error *err)
 {
     const struct text_config *c = &t->config;
-    const attn_tensor host_out = {.data = out,
-                                  .shape = {batch, c->tokens, c->layers.width},
-                                  .stride = {c->tokens * c->layers.width, c->layers.width, 1},
-                                  .device_type = ATTN_DEVICE_CPU,
-                                  .code = ATTN_CODE_FLOAT,
-                                  .bits = 32,
-                                  .lanes = 1,
-                                  .rank = 3};
-    const attn_tensor host_ids = {.data = (void *)(uintptr_t)ids,
-                                  .shape = {batch, c->tokens},
-                                  .stride = {c->tokens, 1},
-                                  .device_type = ATTN_DEVICE_CPU,
-                                  .code = ATTN_CODE_INT,
-                                  .bits = 32,
-                                  .lanes = 1,
-                                  .rank = 2};
+    const int64_t shape[] = {batch, c->tokens, c->layers.width};
+    const attn_tensor host_out = host_f32(out, 3, shape);
+    const attn_tensor host_ids = host_tensor(ids, ATTN_CODE_INT, 32, 2, shape);
     const int64_t n_layers = c->layers.layers - clip_skip;
     attn_tensor plain = host_ids;
     attn_work *w;

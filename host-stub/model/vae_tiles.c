@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const attn_tensor f32 = {
-    .device_type = ATTN_DEVICE_CPU, .code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
-
 /* Sides in latents and in pixels. */
 struct tiling {
     attn_work *work;
@@ -66,8 +63,8 @@ static attn_status tile_decode(const struct tiling *t, int64_t y, int64_t x, flo
                    line * sizeof *packed);
         }
     }
-    const attn_tensor host_in = tensor_of(packed, &f32, 4, from);
-    const attn_tensor host_out = tensor_of(out, &f32, 4, to);
+    const attn_tensor host_in = host_f32(packed, 4, from);
+    const attn_tensor host_out = host_f32(out, 4, to);
     const attn_tensor latents = work_take(w, NULL, 4, from);
     const attn_tensor picture = work_take(w, NULL, 4, to);
     work_api(w)->write(w, &host_in, &latents);

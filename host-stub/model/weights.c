@@ -1,6 +1,7 @@
 #include "weights_private.h"
 
 #include "attn_host.h"
+#include "host_tensor.h"
 #include "tensor_set.h"
 
 #include <stdlib.h>
@@ -32,7 +33,7 @@ struct weights {
     bool seldom;
 };
 
-enum { NAME_BYTES = 256, SHAPE_BYTES = 96 };
+enum { NAME_BYTES = 256 };
 
 #define FORMAT_NAME(name, format)                                                                  \
     char name[NAME_BYTES];                                                                         \
@@ -274,7 +275,7 @@ int32_t weights_shape(const struct weights *w, uint32_t rank, int64_t *shape, co
     return 1;
 }
 
-static void shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
+const char *shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
 {
     size_t used = (size_t)snprintf(text, SHAPE_BYTES, "[");
     for (uint32_t i = 0; i < rank && used < SHAPE_BYTES; i++) {
@@ -284,6 +285,7 @@ static void shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *sha
     if (used < SHAPE_BYTES) {
         (void)snprintf(text + used, SHAPE_BYTES - used, "]");
     }
+    return text;
 }
 
 static int dtype_is_usable(safetensors_dtype d)
@@ -304,68 +306,56 @@ static int is_as_expected(struct weights *w, size_t index, uint32_t rank, const 
         return 0;
     }
     if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof(*shape)) != 0) {
-        shape_text(found, t->rank, t->shape);
-        shape_text(expected, rank, shape);
         weights_fail(w, ATTN_INVALID, "%s: %s is %s, the model's configuration makes it %s", path,
-                     t->name, found, expected);
+                     t->name, shape_text(found, t->rank, t->shape),
+                     shape_text(expected, rank, shape));
         return 0;
     }
     return 1;
 }
 
-/* The file promises no alignment; tensors do. */
-static void *data_aligned(struct weights *w, const safetensors_tensor *t)
+attn_tensor weights_view(struct weights *w, const safetensors_tensor *t, uint32_t rank,
+                         const int64_t *shape)
 {
-    void *copy;
-    if ((uintptr_t)t->data % (t->dtype.bits / 8u) == 0) {
-        return (void *)(uintptr_t)t->data;
+    const attn_tensor absent = {0};
+    const uint32_t align = t->dtype.bits / 8u;
+    const void *data = t->data;
+    attn_tensor view;
+    if ((uintptr_t)data % align != 0) { /* a file promises none; tensors do */
+        void *copy = weights_alloc(w, t->bytes, 1);
+        data = copy ? memcpy(copy, t->data, t->bytes) : NULL;
     }
-    copy = weights_alloc(w, t->bytes, 1);
-    return copy ? memcpy(copy, t->data, t->bytes) : NULL;
+    view = host_tensor(data, t->dtype.code, t->dtype.bits, rank, shape);
+    view.align = align;
+    return data ? view : absent;
 }
 
-static attn_tensor host_tensor(struct weights *w, const char *name, uint32_t rank,
+/* A tensor of the files in host memory. */
+static attn_tensor file_tensor(struct weights *w, const char *name, uint32_t rank,
                                const int64_t *shape)
 {
-    attn_tensor out = {0};
+    const attn_tensor absent = {0};
     const safetensors_tensor *t;
     size_t index;
-    int64_t stride = 1;
     if (w->status != ATTN_OK) {
-        return out;
+        return absent;
     }
     if (!tensor_set_find(w->tensors, name, &index)) {
         weights_fail(w, ATTN_NOT_FOUND, "%s: no tensor %s", tensor_set_path(w->tensors), name);
-        return out;
+        return absent;
     }
     w->asked[index] = 1;
     t = tensor_set_at(w->tensors, index);
     if (!is_as_expected(w, index, rank, shape)) {
-        return out;
+        return absent;
     }
-    out.data = data_aligned(w, t);
-    for (uint32_t i = rank; i-- > 0;) {
-        out.shape[i] = shape[i];
-        out.stride[i] = stride;
-        stride *= shape[i];
-    }
-    out.device_type = ATTN_DEVICE_CPU;
-    out.code = t->dtype.code;
-    out.bits = t->dtype.bits;
-    out.lanes = 1;
-    out.align = t->dtype.bits / 8u;
-    out.rank = w->status == ATTN_OK ? rank : 0;
-    return out;
+    return weights_view(w, t, rank, shape);
 }
 
 /* The file's pages under a tensor that was converted would only stay beside its new form. */
 static void let_go(const struct weights *w, const attn_tensor *host)
 {
-    uint64_t bytes = host->bits / 8u;
-    for (uint32_t i = 0; i < host->rank; i++) {
-        bytes *= (uint64_t)host->shape[i];
-    }
-    tensor_set_let_go(w->tensors, host->data, bytes);
+    tensor_set_let_go(w->tensors, host->data, tensor_bytes(host));
 }
 
 void weights_rest(const struct weights *w)
@@ -401,7 +391,7 @@ static attn_tensor device_tensor(struct weights *w, const char *name, const char
     char whole[NAME_BYTES + 16];
     attn_tensor host;
     (void)snprintf(whole, sizeof(whole), "%s%s", name, ending);
-    host = host_tensor(w, whole, rank, shape);
+    host = file_tensor(w, whole, rank, shape);
     return weights_upload(w, &host, NULL);
 }
 
@@ -416,7 +406,7 @@ static attn_tensor linear_weight(struct weights *w, const char *name, uint32_t r
     attn_tensor host;
     attn_tensor dtype = {.lanes = 1};
     (void)snprintf(whole, sizeof(whole), "%s.weight", name);
-    host = host_tensor(w, whole, rank, shape);
+    host = file_tensor(w, whole, rank, shape);
     dtype.code = host.code;
     dtype.bits = host.bits;
     if (w->compute->device.type == ATTN_DEVICE_CPU && shape[0] * shape[1] >= LARGE) {
@@ -432,7 +422,7 @@ attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape
     attn_tensor host;
     attn_tensor dtype = {.lanes = 1};
     FORMAT_NAME(name, format);
-    host = host_tensor(w, name, rank, shape);
+    host = file_tensor(w, name, rank, shape);
     if (w->status != ATTN_OK) {
         return absent;
     }
@@ -504,9 +494,9 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     struct item *item;
     FORMAT_NAME(name, format);
     (void)snprintf(whole, sizeof(whole), "%s.weight", name);
-    weight = host_tensor(w, whole, 4, shape);
+    weight = file_tensor(w, whole, 4, shape);
     (void)snprintf(whole, sizeof(whole), "%s.bias", name);
-    bias = host_tensor(w, whole, 1, shape);
+    bias = file_tensor(w, whole, 1, shape);
     weights_lora_conv(w, &d, name);
     item = item_reserve(w, ITEM_CONV);
     if (!item) {

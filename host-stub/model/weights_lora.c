@@ -2,14 +2,6 @@
  */
 #include "weights_private.h"
 
-#include "attn_host.h"
-
-#include <inttypes.h>
-#include <stdio.h>
-#include <string.h>
-
-enum { SHAPE_BYTES = 128 };
-
 /* The pairs that the files have for a module: slots[n] and pairs[n], in the files' order. */
 struct pairs {
     struct lora_pair of[LORA_MOST_FILES];
@@ -33,67 +25,35 @@ static void pairs_take(struct weights *w, const char *name, struct pairs *p)
     }
 }
 
-static const char *describe(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
-{
-    size_t used = (size_t)snprintf(text, SHAPE_BYTES, "[");
-    for (uint32_t i = 0; i < rank && used < SHAPE_BYTES; i++) {
-        used += (size_t)snprintf(text + used, SHAPE_BYTES - used, "%s%" PRId64, i ? ", " : "",
-                                 shape[i]);
-    }
-    if (used < SHAPE_BYTES) {
-        (void)snprintf(text + used, SHAPE_BYTES - used, "]");
-    }
-    return text;
-}
-
 /* The same numbers as a matrix or as the weight of a convolution: sides of 1 come and go. */
-static int as_shape(const safetensors_tensor *t, uint32_t rank, const int64_t *shape,
-                    attn_tensor *out)
+static int has_shape(const safetensors_tensor *t, uint32_t rank, const int64_t *shape)
 {
-    int64_t stride = 1;
     const uint32_t most = t->rank > rank ? t->rank : rank;
     for (uint32_t i = 0; i < most; i++) {
         if ((i < t->rank ? t->shape[i] : 1) != (i < rank ? shape[i] : 1)) {
             return 0;
         }
     }
-    *out = (attn_tensor){.data = (void *)(uintptr_t)t->data,
-                         .device_type = ATTN_DEVICE_CPU,
-                         .code = t->dtype.code,
-                         .bits = t->dtype.bits,
-                         .lanes = 1,
-                         .rank = rank};
-    for (uint32_t i = rank; i-- > 0;) {
-        out->shape[i] = shape[i];
-        out->stride[i] = stride;
-        stride *= shape[i];
-    }
     return 1;
 }
 
-/* One tensor of a pair in this shape, at an address that its elements may have. */
+/* One tensor of a pair in this shape. */
 static attn_tensor host_part(struct weights *w, const struct pairs *p, uint32_t i,
                              const safetensors_tensor *t, uint32_t rank, const int64_t *shape)
 {
-    attn_tensor host = {0};
+    const attn_tensor absent = {0};
     char found[SHAPE_BYTES];
     char expected[SHAPE_BYTES];
     if (weights_status(w) != ATTN_OK) {
-        return host;
+        return absent;
     }
-    if (!as_shape(t, rank, shape, &host)) {
+    if (!has_shape(t, rank, shape)) {
         weights_fail(w, ATTN_INVALID, "%s: %s is %s, this model's module takes %s",
                      lora_set_path(p->set, p->slots[i]), t->name,
-                     describe(found, t->rank, t->shape), describe(expected, rank, shape));
-        return (attn_tensor){0};
+                     shape_text(found, t->rank, t->shape), shape_text(expected, rank, shape));
+        return absent;
     }
-    if ((uintptr_t)t->data % (t->dtype.bits / 8u) != 0) {
-        host.data = weights_alloc(w, t->bytes, 1);
-        if (host.data) {
-            memcpy(host.data, t->data, t->bytes);
-        }
-    }
-    return host;
+    return weights_view(w, t, rank, shape);
 }
 
 void weights_lora_linear(struct weights *w, attn_linear *linear, const char *name)

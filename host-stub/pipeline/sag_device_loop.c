@@ -121,7 +121,7 @@ static attn_status tables_write(attn_work *w, const struct loop *l)
 {
     const struct sag_job *job = l->job;
     const int32_t zero = 0;
-    const attn_tensor first = tensor_of((void *)&zero, &i32_type, 1, (const int64_t[]){1});
+    const attn_tensor first = host_tensor(&zero, ATTN_CODE_INT, 32, 1, (const int64_t[]){1});
     float *rows = malloc(job->steps * 9 * sizeof *rows);
     if (!rows) {
         return work_fail(w, ATTN_NOMEM, "no memory for %zu steps", job->steps);
@@ -396,7 +396,7 @@ attn_status device_loop(attn_work *w, struct sag_job *job)
         return w->status;
     }
     if (l.masks.rank) {
-        const attn_tensor host = tensor_of(job->o.sag_masks->data, &u8_type, 3, shape);
+        const attn_tensor host = host_tensor(job->o.sag_masks->data, ATTN_CODE_UINT, 8, 3, shape);
         work_compute(w)->api->write(w, &host, &l.masks);
     }
     attn_status status = loop_run(w, &l);

@@ -6,6 +6,7 @@
 #include "attn_sag.h"
 #include "compute.h"
 #include "custom_diffusion.h"
+#include "host_tensor.h"
 #include "random.h"
 #include "sag_files.h"
 #include "sag_linear.h"
@@ -190,7 +191,5 @@ void fit_suggest(struct sag_job *job);
 
 /* sag_run.c */
 double seconds_now(void);
-/* A host tensor of fp32. */
-attn_tensor host_f32(const float *data, uint32_t rank, const int64_t *shape);
 
 #endif

@@ -7,13 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const attn_tensor f32_type = {
-    .device_type = ATTN_DEVICE_CPU, .code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
-
-attn_tensor host_f32(const float *data, uint32_t rank, const int64_t *shape)
-{
-    return tensor_of((void *)data, &f32_type, rank, shape);
-}
+static const attn_tensor f32_type = {.code = ATTN_CODE_FLOAT, .bits = 32, .lanes = 1};
 
 void channels_last(const struct sag_job *job, const float *in, float *out, int64_t batch)
 {
