@@ -2,18 +2,6 @@
 
 #include "forward.h"
 
-static struct conv *conv_same(struct weights *w, int64_t in, int64_t out, int64_t kernel,
-                              const char *name, const char *part)
-{
-    const struct conv_desc desc = {.in_channels = in,
-                                   .out_channels = out,
-                                   .kernel = kernel,
-                                   .stride = 1,
-                                   .pad_low = kernel / 2,
-                                   .pad_high = kernel / 2};
-    return weights_conv(w, &desc, "%s.%s", name, part);
-}
-
 void resnet_build(struct weights *w, struct resnet *r, const struct resnet_desc *desc,
                   const char *name)
 {
@@ -23,16 +11,17 @@ void resnet_build(struct weights *w, struct resnet *r, const struct resnet_desc 
     r->output_scale = desc->output_scale;
     weights_norm(w, &r->norm1, ATTN_NORM_GROUP, desc->in, desc->groups, desc->eps, "%s.norm1",
                  name);
-    r->conv1 = conv_same(w, desc->in, desc->out, 3, name, "conv1");
+    r->conv1 = weights_conv_same(w, desc->in, desc->out, 3, "%s.conv1", name);
     if (desc->time) {
         weights_linear(w, &r->time, desc->scale_shift ? 2 * desc->out : desc->out, desc->time, 1,
                        "%s.time_emb_proj", name);
     }
     weights_norm(w, &r->norm2, ATTN_NORM_GROUP, desc->out, desc->groups, desc->eps, "%s.norm2",
                  name);
-    r->conv2 = conv_same(w, desc->out, desc->out, 3, name, "conv2");
-    r->shortcut =
-        desc->in == desc->out ? NULL : conv_same(w, desc->in, desc->out, 1, name, "conv_shortcut");
+    r->conv2 = weights_conv_same(w, desc->out, desc->out, 3, "%s.conv2", name);
+    r->shortcut = desc->in == desc->out
+                      ? NULL
+                      : weights_conv_same(w, desc->in, desc->out, 1, "%s.conv_shortcut", name);
 }
 
 /* y = conv2(silu(norm2(h))) + e, with the time embedding in its place. */
@@ -102,5 +91,5 @@ int64_t downsample_size(int64_t size, int64_t padding)
 
 struct conv *upsample_build(struct weights *w, int64_t channels, const char *name)
 {
-    return conv_same(w, channels, channels, 3, name, "conv");
+    return weights_conv_same(w, channels, channels, 3, "%s.conv", name);
 }

@@ -62,18 +62,6 @@ static uint32_t count_layers(const struct unet_config *c)
     return (uint32_t)n;
 }
 
-static struct conv *conv_build(struct weights *w, int64_t in, int64_t out, int64_t kernel,
-                               const char *name)
-{
-    const struct conv_desc desc = {.in_channels = in,
-                                   .out_channels = out,
-                                   .kernel = kernel,
-                                   .stride = 1,
-                                   .pad_low = kernel / 2,
-                                   .pad_high = kernel / 2};
-    return weights_conv(w, &desc, "%s", name);
-}
-
 /* In diffusers' order of its attention processors: down, up, mid. */
 static void build(struct unet *u)
 {
@@ -82,7 +70,7 @@ static void build(struct unet *u)
     const int64_t first = c->levels[0].channels;
     struct unet_builder b = {u->weights, c, &hooks, c->time_channels};
     u->bound = weights_alloc(u->weights, count_layers(c), sizeof(*u->bound));
-    u->conv_in = conv_build(u->weights, c->in_channels, first, c->conv_in_kernel, "conv_in");
+    u->conv_in = weights_conv_same(u->weights, c->in_channels, first, c->conv_in_kernel, "conv_in");
     weights_linear(u->weights, &u->time_1, b.time_channels, first, 1, "time_embedding.linear_1");
     weights_linear(u->weights, &u->time_2, b.time_channels, b.time_channels, 1,
                    "time_embedding.linear_2");
@@ -95,7 +83,8 @@ static void build(struct unet *u)
     mid_block_build(&b, &u->mid);
     weights_norm(u->weights, &u->norm_out, ATTN_NORM_GROUP, first, c->groups, c->eps,
                  "conv_norm_out");
-    u->conv_out = conv_build(u->weights, first, c->out_channels, c->conv_out_kernel, "conv_out");
+    u->conv_out =
+        weights_conv_same(u->weights, first, c->out_channels, c->conv_out_kernel, "conv_out");
 }
 
 attn_status unet_open(struct compute *c, const char *folder, const struct unet_processors *p,

@@ -49,15 +49,16 @@ static void build(struct vae *v, const char *op)
     const struct vae_config *c = &v->config;
     const int64_t deepest = c->channels[c->n_levels - 1];
     v->post_quant =
-        vae_conv(v->weights, c->latent_channels, c->latent_channels, 1, "post_quant_conv");
-    v->conv_in = vae_conv(v->weights, c->latent_channels, deepest, 3, "decoder.conv_in");
+        weights_conv_same(v->weights, c->latent_channels, c->latent_channels, 1, "post_quant_conv");
+    v->conv_in = weights_conv_same(v->weights, c->latent_channels, deepest, 3, "decoder.conv_in");
     vae_mid_build(v->weights, c, &v->mid, "decoder.mid_block", op);
     for (uint32_t i = 0; i < c->n_levels; i++) {
         build_up(v, i);
     }
     weights_norm(v->weights, &v->norm_out, ATTN_NORM_GROUP, c->channels[0], c->groups, VAE_NORM_EPS,
                  "decoder.conv_norm_out");
-    v->conv_out = vae_conv(v->weights, c->channels[0], c->out_channels, 3, "decoder.conv_out");
+    v->conv_out =
+        weights_conv_same(v->weights, c->channels[0], c->out_channels, 3, "decoder.conv_out");
 }
 
 attn_status vae_open(struct compute *c, const char *folder, const char *op, struct vae **out,
@@ -76,12 +77,8 @@ attn_status vae_open_source(struct compute *c, const struct model_source *source
     if (!v) {
         return attn_fail(err, ATTN_NOMEM, "no memory for an autoencoder");
     }
-    status = vae_config_read(source, &v->config, err);
+    status = vae_half_open(c, source, &v->config, &v->weights, err);
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "diffusion_pytorch_model", &v->weights, err);
-    }
-    if (status == ATTN_OK) {
-        weights_run_seldom(v->weights);
         build(v, op);
         status = weights_done(v->weights, encoder);
     }

@@ -51,15 +51,16 @@ static void build(struct vae_encoder *v, const char *op)
     const struct vae_config *c = &v->config;
     const int64_t deepest = c->channels[c->n_levels - 1];
     const int64_t moments = 2 * c->latent_channels;
-    v->conv_in = vae_conv(v->weights, c->in_channels, c->channels[0], 3, "encoder.conv_in");
+    v->conv_in =
+        weights_conv_same(v->weights, c->in_channels, c->channels[0], 3, "encoder.conv_in");
     for (uint32_t i = 0; i < c->n_levels; i++) {
         build_down(v, i);
     }
     vae_mid_build(v->weights, c, &v->mid, "encoder.mid_block", op);
     weights_norm(v->weights, &v->norm_out, ATTN_NORM_GROUP, deepest, c->groups, VAE_NORM_EPS,
                  "encoder.conv_norm_out");
-    v->conv_out = vae_conv(v->weights, deepest, moments, 3, "encoder.conv_out");
-    v->quant = vae_conv(v->weights, moments, moments, 1, "quant_conv");
+    v->conv_out = weights_conv_same(v->weights, deepest, moments, 3, "encoder.conv_out");
+    v->quant = weights_conv_same(v->weights, moments, moments, 1, "quant_conv");
 }
 
 attn_status vae_encoder_open(struct compute *c, const struct model_source *source, const char *op,
@@ -71,12 +72,8 @@ attn_status vae_encoder_open(struct compute *c, const struct model_source *sourc
     if (!v) {
         return attn_fail(err, ATTN_NOMEM, "no memory for an autoencoder");
     }
-    status = vae_config_read(source, &v->config, err);
+    status = vae_half_open(c, source, &v->config, &v->weights, err);
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "diffusion_pytorch_model", &v->weights, err);
-    }
-    if (status == ATTN_OK) {
-        weights_run_seldom(v->weights);
         build(v, op);
         status = weights_done(v->weights, decoder);
     }

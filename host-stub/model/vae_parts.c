@@ -18,10 +18,10 @@ static void read_types(struct config *c, const struct vae_config *v, const char 
     }
 }
 
-attn_status vae_config_read(const struct model_source *source, struct vae_config *v,
-                            attn_error *err)
+static attn_status config_read(const struct model_source *source, struct vae_config *v,
+                               attn_error *err)
 {
-    /* of training; force_upcast speaks of fp16 pipelines */
+    /* how diffusers' own pipelines run it in fp16 */
     static const char *const ignored[] = {"force_upcast", NULL};
     struct config *c;
     attn_status status = config_open_source(source, &c, err);
@@ -54,15 +54,17 @@ attn_status vae_config_read(const struct model_source *source, struct vae_config
     return status;
 }
 
-struct conv *vae_conv(struct weights *w, int64_t in, int64_t out, int64_t kernel, const char *name)
+attn_status vae_half_open(struct compute *c, const struct model_source *source,
+                          struct vae_config *config, struct weights **weights, attn_error *err)
 {
-    const struct conv_desc desc = {.in_channels = in,
-                                   .out_channels = out,
-                                   .kernel = kernel,
-                                   .stride = 1,
-                                   .pad_low = kernel / 2,
-                                   .pad_high = kernel / 2};
-    return weights_conv(w, &desc, "%s", name);
+    attn_status status = config_read(source, config, err);
+    if (status == ATTN_OK) {
+        status = weights_open_source(c, source, "diffusion_pytorch_model", weights, err);
+    }
+    if (status == ATTN_OK) {
+        weights_run_seldom(*weights);
+    }
+    return status;
 }
 
 void vae_resnet(struct weights *w, const struct vae_config *c, struct resnet *r, int64_t in,

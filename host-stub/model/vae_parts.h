@@ -19,11 +19,10 @@ struct vae_config {
     int64_t channels[VAE_MAX_BLOCKS]; /* from the picture's size down */
 };
 
-attn_status vae_config_read(const struct model_source *source, struct vae_config *v,
-                            attn_error *err);
-
-/* A convolution of stride 1 that keeps the size. */
-struct conv *vae_conv(struct weights *w, int64_t in, int64_t out, int64_t kernel, const char *name);
+/* What a half is built from: the config, checked, and the weights, which are the caller's to close
+ * where they are not NULL, after a failure too. */
+attn_status vae_half_open(struct compute *c, const struct model_source *source,
+                          struct vae_config *config, struct weights **weights, attn_error *err);
 /* "<block>.resnets.<index>" */
 void vae_resnet(struct weights *w, const struct vae_config *c, struct resnet *r, int64_t in,
                 int64_t out, const char *block, int64_t index);

@@ -516,6 +516,19 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     return item->of.conv;
 }
 
+struct conv *weights_conv_same(struct weights *w, int64_t in, int64_t out, int64_t kernel,
+                               const char *format, ...)
+{
+    const struct conv_desc desc = {.in_channels = in,
+                                   .out_channels = out,
+                                   .kernel = kernel,
+                                   .stride = 1,
+                                   .pad_low = kernel / 2,
+                                   .pad_high = kernel / 2};
+    FORMAT_NAME(name, format);
+    return weights_conv(w, &desc, "%s", name);
+}
+
 struct layer *weights_layer(struct weights *w, const attn_layer *layer, const attn_layer_spec *spec)
 {
     struct item *item = item_reserve(w, ITEM_LAYER);

@@ -79,6 +79,9 @@ void weights_norm(struct weights *w, attn_norm *norm, uint32_t kind, int64_t cha
  * tensors. NULL after a failure. */
 struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const char *format, ...)
     WEIGHTS_NAMED(3);
+/* One of stride 1 that keeps the size. */
+struct conv *weights_conv_same(struct weights *w, int64_t in, int64_t out, int64_t kernel,
+                               const char *format, ...) WEIGHTS_NAMED(5);
 /* Binds an attention layer; it is unbound with the weights.  NULL after a failure. */
 struct layer *weights_layer(struct weights *w, const attn_layer *layer,
                             const attn_layer_spec *spec);
