@@ -1,5 +1,6 @@
 #include "ip_adapter.h"
 
+#include "adapter_file.h"
 #include "forward.h"
 #include "image_projection.h"
 #include "pickle.h"
@@ -163,23 +164,10 @@ attn_status ip_adapter_check(const struct ip_adapter *a, uint32_t layers, attn_e
                            a->path, a->n_layers, layers);
 }
 
-static const char *family_of(int64_t cross)
-{
-    return cross == 768    ? "Stable Diffusion 1.x"
-           : cross == 1024 ? "Stable Diffusion 2.x"
-           : cross == 2048 ? "Stable Diffusion XL"
-                           : "a model of that width";
-}
-
 attn_status ip_adapter_family(const struct ip_adapter *a, int64_t cross, attn_error *err)
 {
     const int64_t own = a->projection.cross;
-    return own == cross ? ATTN_OK
-                        : attn_fail(err, ATTN_UNSUPPORTED,
-                                    "%s: an IP-Adapter for prompt embeddings of %lld (%s), but"
-                                    " this model's are of %lld (%s)",
-                                    a->path, (long long)own, family_of(own), (long long)cross,
-                                    family_of(cross));
+    return own == cross ? ATTN_OK : family_refuse(a->path, own, cross, err);
 }
 
 /* -- running ----------------------------------------------------------------------------------- */
