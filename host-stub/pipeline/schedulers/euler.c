@@ -4,8 +4,6 @@
 #include "scheduler_private.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { DERIVATIVE, ARRAYS };
 
@@ -45,28 +43,20 @@ static attn_status euler_set_timesteps(scheduler *s, int64_t steps, attn_error *
     int continuous = own->continuous && s->prediction == PREDICT_V;
     size_t n_sigmas = (size_t)steps + (longer ? 1 : 0);
     size_t count = continuous ? n_sigmas : (size_t)steps;
-    double *sigmas = malloc(n_sigmas * sizeof *sigmas);
-    double *timesteps = malloc(n_sigmas * sizeof *timesteps);
-    attn_status status = run_begin(s, steps, count, err);
-    if (!status && (!sigmas || !timesteps)) {
-        status = attn_fail(err, ATTN_NOMEM, "no memory for %lld sigmas", (long long)steps);
-    }
-    if (!status) {
-        status = sigmas_exploding(s, steps, 0, own->log_linear, sigmas, timesteps, err);
-    }
+    sigma_lists lists;
+    attn_status status = sigmas_begin(s, steps, count, n_sigmas, 0, own->log_linear, &lists, err);
     if (!status && longer) {
-        sigmas_log_linear(s, sigmas, n_sigmas);
+        sigmas_log_linear(s, lists.sigmas, n_sigmas);
     }
     for (size_t i = 0; i < count && !status; i++) {
-        s->sigmas[i] = (float)sigmas[i];
-        s->timesteps[i] = continuous ? 0.25f * logf(s->sigmas[i]) : (float)timesteps[i];
+        s->sigmas[i] = (float)lists.sigmas[i];
+        s->timesteps[i] = continuous ? 0.25f * logf(s->sigmas[i]) : (float)lists.timesteps[i];
     }
     if (!status) {
-        s->sigmas[count] = count < n_sigmas ? (float)sigmas[count] : 0;
+        s->sigmas[count] = count < n_sigmas ? (float)lists.sigmas[count] : 0;
         levels_exploding(s);
     }
-    free(timesteps);
-    free(sigmas);
+    sigma_lists_free(&lists);
     return status;
 }
 

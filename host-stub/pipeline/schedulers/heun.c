@@ -5,7 +5,6 @@
  * with the mean of the derivatives at both ends. */
 #include "scheduler_private.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 enum { DERIVATIVE, BASE, FIRST, ARRAYS };
@@ -21,24 +20,16 @@ static attn_status heun_configure(scheduler *s, json_t *config, attn_error *err)
 static attn_status heun_set_timesteps(scheduler *s, int64_t steps, attn_error *err)
 {
     size_t count = 2 * (size_t)steps - 1;
-    double *sigmas = malloc((size_t)steps * sizeof *sigmas);
-    double *timesteps = malloc((size_t)steps * sizeof *timesteps);
-    attn_status status = run_begin(s, steps, count, err);
-    if (!status && (!sigmas || !timesteps)) {
-        status = attn_fail(err, ATTN_NOMEM, "no memory for %lld sigmas", (long long)steps);
-    }
-    if (!status) {
-        status = sigmas_exploding(s, steps, 0, 0, sigmas, timesteps, err);
-    }
+    sigma_lists lists;
+    attn_status status = sigmas_begin(s, steps, count, (size_t)steps, 0, 0, &lists, err);
     for (size_t i = 0; i < count && !status; i++) {
-        s->sigmas[i] = (float)sigmas[(i + 1) / 2];
-        s->timesteps[i] = (float)timesteps[(i + 1) / 2];
+        s->sigmas[i] = (float)lists.sigmas[(i + 1) / 2];
+        s->timesteps[i] = (float)lists.timesteps[(i + 1) / 2];
     }
     if (!status) {
         levels_exploding(s);
     }
-    free(timesteps);
-    free(sigmas);
+    sigma_lists_free(&lists);
     return status;
 }
 

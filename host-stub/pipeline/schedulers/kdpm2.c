@@ -8,7 +8,6 @@
 #include "scheduler_private.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { DERIVATIVE, BASE, ARRAYS };
@@ -37,22 +36,15 @@ static float sigma_down(const scheduler *s, float from, float to)
 static attn_status kdpm2_set_timesteps(scheduler *s, int64_t steps, attn_error *err)
 {
     size_t count = 2 * (size_t)steps - 1;
-    double *sigmas = malloc((size_t)steps * sizeof *sigmas);
-    double *timesteps = malloc((size_t)steps * sizeof *timesteps);
-    attn_status status = run_begin(s, steps, count, err);
-    if (!status && (!sigmas || !timesteps)) {
-        status = attn_fail(err, ATTN_NOMEM, "no memory for %lld sigmas", (long long)steps);
-    }
-    if (!status) {
-        status = sigmas_exploding(s, steps, 1, 0, sigmas, timesteps, err);
-    }
+    sigma_lists lists;
+    attn_status status = sigmas_begin(s, steps, count, (size_t)steps, 1, 0, &lists, err);
     for (size_t i = 0; i < count && !status; i++) {
         if (i % 2 == 0) {
-            s->sigmas[i] = (float)sigmas[i / 2];
-            s->timesteps[i] = (float)timesteps[i / 2];
+            s->sigmas[i] = (float)lists.sigmas[i / 2];
+            s->timesteps[i] = (float)lists.timesteps[i / 2];
         } else {
-            float from = (float)sigmas[i / 2];
-            float to = (float)sigmas[i / 2 + 1];
+            float from = (float)lists.sigmas[i / 2];
+            float to = (float)lists.sigmas[i / 2 + 1];
             s->sigmas[i] = sigma_between(from, sigma_down(s, from, to));
             s->timesteps[i] = (float)sigma_timestep(s, s->sigmas[i]);
         }
@@ -60,8 +52,7 @@ static attn_status kdpm2_set_timesteps(scheduler *s, int64_t steps, attn_error *
     if (!status) {
         levels_exploding(s);
     }
-    free(timesteps);
-    free(sigmas);
+    sigma_lists_free(&lists);
     return status;
 }
 

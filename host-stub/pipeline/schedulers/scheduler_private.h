@@ -142,11 +142,19 @@ void sigmas_karras(const scheduler *s, double high, double low, double *out, siz
 void levels_exploding(scheduler *s);
 /* levels from s->sigmas, the latents keeping their variance. */
 void levels_preserving(scheduler *s);
-/* The sigmas of the schedulers whose latents grow: spaced and interpolated, or Karras'. Both lists
- * [steps]; Karras' timesteps are left between whole numbers unless `rounded`. `whole_range`: his
- * sigmas go over all of training rather than from the first spaced one to the last. */
-attn_status sigmas_exploding(const scheduler *s, int64_t steps, int rounded, int whole_range,
-                             double *sigmas, double *timesteps, attn_error *err);
+/* A run's sigmas and their timesteps, before they are laid over its calls. */
+typedef struct {
+    double *sigmas, *timesteps;
+} sigma_lists;
+
+/* Begins a run of `count` calls of the schedulers whose latents grow, with its sigmas: spaced and
+ * interpolated, or Karras'. Lists of `room` places, of which the first `steps` are filled; Karras'
+ * timesteps are left between whole numbers unless `rounded`. `whole_range`: his sigmas go over all
+ * of training rather than from the first spaced one to the last. sigma_lists_free follows, after a
+ * failure too. */
+attn_status sigmas_begin(scheduler *s, int64_t steps, size_t count, size_t room, int rounded,
+                         int whole_range, sigma_lists *lists, attn_error *err);
+void sigma_lists_free(sigma_lists *lists);
 /* set_timesteps of those with one call a step that end at no noise. */
 attn_status sigmas_set(scheduler *s, int64_t steps, attn_error *err);
 

@@ -3,7 +3,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 double sigma_at(const scheduler *s, double t)
 {
@@ -61,8 +60,8 @@ void sigmas_karras(const scheduler *s, double high, double low, double *out, siz
     }
 }
 
-attn_status sigmas_exploding(const scheduler *s, int64_t steps, int rounded, int whole_range,
-                             double *sigmas, double *timesteps, attn_error *err)
+static attn_status lists_fill(const scheduler *s, int64_t steps, int rounded, int whole_range,
+                              double *sigmas, double *timesteps, attn_error *err)
 {
     for (int64_t i = 0; i < steps; i++) {
         timesteps[i] = (float)timestep_at(s, steps, s->train_steps, 0, i);
@@ -88,6 +87,25 @@ attn_status sigmas_exploding(const scheduler *s, int64_t steps, int rounded, int
     return ATTN_OK;
 }
 
+attn_status sigmas_begin(scheduler *s, int64_t steps, size_t count, size_t room, int rounded,
+                         int whole_range, sigma_lists *lists, attn_error *err)
+{
+    *lists = (sigma_lists){malloc(room * sizeof(double)), malloc(room * sizeof(double))};
+    if (!lists->sigmas || !lists->timesteps) {
+        return attn_fail(err, ATTN_NOMEM, "no memory for %lld sigmas", (long long)steps);
+    }
+    attn_status status = run_begin(s, steps, count, err);
+    return status
+               ? status
+               : lists_fill(s, steps, rounded, whole_range, lists->sigmas, lists->timesteps, err);
+}
+
+void sigma_lists_free(sigma_lists *lists)
+{
+    free(lists->sigmas);
+    free(lists->timesteps);
+}
+
 void levels_exploding(scheduler *s)
 {
     float most = 0;
@@ -111,24 +129,17 @@ void levels_preserving(scheduler *s)
 
 attn_status sigmas_set(scheduler *s, int64_t steps, attn_error *err)
 {
-    double *sigmas = malloc((size_t)steps * sizeof *sigmas);
-    double *timesteps = malloc((size_t)steps * sizeof *timesteps);
-    attn_status status = run_begin(s, steps, (size_t)steps, err);
-    if (!status && (!sigmas || !timesteps)) {
-        status = attn_fail(err, ATTN_NOMEM, "no memory for %lld sigmas", (long long)steps);
-    }
-    if (!status) {
-        status = sigmas_exploding(s, steps, 0, 0, sigmas, timesteps, err);
-    }
-    for (size_t i = 0; i < s->count && !status; i++) {
-        s->sigmas[i] = (float)sigmas[i];
-        s->timesteps[i] = (float)timesteps[i];
+    sigma_lists lists;
+    const size_t count = (size_t)steps;
+    attn_status status = sigmas_begin(s, steps, count, count, 0, 0, &lists, err);
+    for (size_t i = 0; i < count && !status; i++) {
+        s->sigmas[i] = (float)lists.sigmas[i];
+        s->timesteps[i] = (float)lists.timesteps[i];
     }
     if (!status) {
         levels_exploding(s);
     }
-    free(timesteps);
-    free(sigmas);
+    sigma_lists_free(&lists);
     return status;
 }
 
