@@ -53,26 +53,28 @@ typedef struct {
                            ATTN_SAG_NO_SAFETY_CHECKER; 0 */
     const char *model;  /* a folder in diffusers' format, or one .safetensors file with a whole
                            Stable Diffusion 1.x or 2.x model under its original names */
-    const char *device; /* "cpu" (default) */
+    const char *device; /* "cpu" (default), "cuda", "cuda:1", ... */
     const char *dtype;  /* "f32" (default), "f16", "bf16": of weights and activations; on a CPU
                            computed in fp32, with attention's inputs cast where an op wants halves */
     uint32_t n_threads; /* 0: one per core allowed */
     uint32_t n_processors;
     const attn_sag_processor
-        *processors; /* later ones win; a layer that none matches has standard + auto */
-    const char *op;  /* a name or a plugin's id, for every attention (text encoder, UNet and VAE)
-                        that a  processor's own attention_op does not name; NULL: auto.  An op that
-                        refuses one of  them ends the run with its own words, but for the layer that
-                        SAG asks for key_mass,  which then has another; attention_op in a processor's
-                        params gives an op to some  layers alone */
+        *processors;       /* later ones win; a layer that none matches has standard + auto */
+    const char *op;        /* a name or a plugin's id, for every attention of every model that a
+                              processor's own attention_op does not name; NULL: auto.  An op that
+                              refuses one of them ends the run with its own words, but for the
+                              layer that SAG asks for key_mass, which then has another;
+                              attention_op in a processor's params gives an op to some layers
+                              alone */
     const char *scheduler; /* diffusers' class name, "Scheduler" at its end or not, in place of the
                               folder's; NULL: the folder's */
     void (*log)(void *ctx, int32_t level, const char *text); /* as in attn_host; may be NULL */
     void *log_ctx;                                           /* NULL */
     attn_sag
         *components; /* another pipeline, whose tokenizer, text encoder, UNet with its processors
-                        and VAE this one shall use; then model to op above stay unset.  It is
-                        open during attn_sag_open, and may be closed before this one.  NULL */
+                        and VAE this one shall use; then all that these are loaded with stays
+                        unset, which leaves scheduler, prediction_type and log.  It is open during
+                        attn_sag_open, and may be closed before this one.  NULL */
     const char *variant; /* "fp16": of a folder's files, those of that variant where a part has
                             one, as in diffusers; NULL: those without, else fp16 */
     const char *prediction_type; /* "epsilon", "v_prediction" or "sample" in place of the model's
@@ -217,7 +219,8 @@ ATTN_API attn_status attn_sag_layer(attn_sag *sag, uint32_t index, const char **
 /* diffusers' class of the scheduler in use. Lives as long as the pipeline. [any] */
 ATTN_API const char *attn_sag_scheduler(const attn_sag *sag);
 
-/* Prompt embeddings: fp32 [n, 77, C], to be freed with attn_sag_embeds_free. */
+/* Prompt embeddings: fp32 [n, 77, C], to be freed with attn_sag_embeds_free; warning, which may be
+ * NULL, as in attn_sag_result.  [owner] */
 ATTN_API attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t n_prompts,
                                      uint32_t clip_skip, attn_tensor *embeds, char *warning,
                                      uint32_t warning_bytes, attn_error *err);

@@ -85,6 +85,10 @@ attn_status attn_sag_encode(attn_sag *sag, const char *const *prompts, uint32_t 
                             uint32_t warning_bytes, attn_error *err)
 {
     char *cut = NULL;
+    if (!sag || !embeds) {
+        return attn_fail(err, ATTN_INVALID,
+                         "attn_sag_encode: expected a pipeline and where to put embeddings");
+    }
     *embeds = (attn_tensor){0};
     if (warning && warning_bytes) {
         warning[0] = 0;

@@ -90,6 +90,11 @@ static attn_tensor encode(const char *const *texts, uint32_t n, uint32_t clip_sk
 /* Texts, and the embeddings that attn_sag_encode makes of them, draw the same. */
 static void test_embeddings(void **state)
 {
+    ATTN_ERROR_ON(err, 256);
+    assert_int_equal(attn_sag_encode(NULL, NULL, 0, 0, &(attn_tensor){0}, NULL, 0, &err),
+                     ATTN_INVALID);
+    assert_int_equal(attn_sag_encode(demo, NULL, 0, 0, NULL, NULL, 0, &err), ATTN_INVALID);
+    assert_non_null(strstr(err.text, "where to put embeddings"));
     static const char *const negatives[] = {"dog", "cat"};
     attn_sag_run_options o = demo_request();
     (void)state;

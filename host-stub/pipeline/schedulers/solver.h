@@ -21,7 +21,7 @@ typedef struct {
     double sample, output[SOLVER_KEPT], noise;
 } solver_move;
 
-/* Options and a run's sigmas. */
+/* Options of these classes. */
 typedef struct {
     int64_t order;
     int data;       /* the solver speaks of x0 rather than of noise (the "++" ones) */
@@ -45,8 +45,8 @@ void solver_convert(scheduler *s, const scheduler_call *call, int data, int limi
 void solver_apply(const scheduler *s, const solver_move *move, const float *sample, size_t newest,
                   size_t kept, const float *noise, float *out, size_t n);
 
-/* The move of DPM-Solver from point `from` to index `to`; `order` - 1 outputs before the newest
- * were made at points `at[1]`, `at[2]`, the newest at `at[0]`. */
+/* The move of DPM-Solver to point `to`, from where the newest output was made or, `singlestep`, the
+ * oldest: the newest at `at[0]`, `order` - 1 before it at `at[1]`, `at[2]`. */
 solver_move dpm_move(const solver *o, int64_t order, const solver_point *at, solver_point to,
                      int singlestep);
 
