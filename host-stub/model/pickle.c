@@ -2,8 +2,9 @@
 
 #include "attn_host.h"
 
-#include <stdio.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 static int32_t ends_like_one(const char *path)
 {
@@ -21,12 +22,13 @@ static int32_t ends_like_one(const char *path)
 int32_t pickle_is(const char *path)
 {
     unsigned char start[4] = {0};
-    FILE *file = fopen(path, "rb");
-    size_t n = file ? fread(start, 1, sizeof(start), file) : 0;
-    if (file) {
-        (void)fclose(file);
+    /* O_NONBLOCK: a pipe that nobody writes to would keep open() waiting. */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const ssize_t n = fd >= 0 ? read(fd, start, sizeof(start)) : -1;
+    if (fd >= 0) {
+        (void)close(fd);
     }
-    if (n < sizeof(start)) {
+    if (n < (ssize_t)sizeof(start)) {
         return ends_like_one(path);
     }
     /* a zip archive's first record, or the PROTO opcode of pickle's protocols 2 to 5; a safetensors

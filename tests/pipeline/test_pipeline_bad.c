@@ -183,6 +183,12 @@ static void test_folders(void **state)
                  "expected a model's folder");
     o.model = "/dev/null";
     open_refused(&o, ATTN_INVALID, "/dev/null", "not a regular file");
+    char pipe[512]; /* that nobody writes to */
+    path_of(pipe, sizeof pipe, scratch, "model.safetensors", NULL);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    o.model = pipe;
+    open_refused(&o, ATTN_INVALID, pipe, "not a regular file");
+    unlink(pipe);
     o.model = NULL;
     open_refused(&o, ATTN_INVALID, "model", "none given");
     o = open_options(demo_folder);
