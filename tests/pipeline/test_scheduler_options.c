@@ -132,6 +132,15 @@ static void test_unknown_keys(void **state)
                      ATTN_OK);
     assert_string_equal(scheduler_warning(s), "unknown options are ignored: betas, solver_ordre");
     scheduler_close(s);
+    char many[1024] = "\"a\": 1";
+    for (int i = 0; i < 19; i++) {
+        const size_t used = strlen(many);
+        snprintf(many + used, sizeof many - used, ", \"key_%d\": 1", i);
+    }
+    assert_int_equal(config_open("DDIM", many, &s, &err), ATTN_OK);
+    assert_non_null(strstr(scheduler_warning(s), ": a, key_0, "));
+    assert_non_null(strstr(scheduler_warning(s), ", key_14 and 4 more"));
+    scheduler_close(s);
     /* What was not said when the file was written counts as not said. */
     assert_int_equal(config_open("EulerDiscrete",
                                  "\"timestep_spacing\": \"trailing\", \"beta_end\": \"nonsense\","

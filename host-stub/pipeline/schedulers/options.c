@@ -153,9 +153,39 @@ attn_status option_choice(json_t *config, const char *name, const option_name *n
                      json_string_value(found), list);
 }
 
+/* One line of the keys that no class has, the first of them by name; *warning NULL for none. */
+static attn_status unknown_tell(json_t *config, char **warning, attn_error *err)
+{
+    enum { NAMED = 16, KEY_BYTES = 64 };
+    char list[NAMED * KEY_BYTES] = "";
+    size_t used = 0;
+    size_t count = 0;
+    const char *key;
+    json_t *value;
+    json_object_foreach(config, key, value)
+    {
+        if (!key_known(key) && count++ < NAMED) {
+            used += (size_t)snprintf(list + used, sizeof list - used, "%s%.60s",
+                                     count > 1 ? ", " : "", key);
+        }
+    }
+    *warning = NULL;
+    if (!count) {
+        return ATTN_OK;
+    }
+    const int made =
+        count > NAMED
+            ? asprintf(warning, "unknown options are ignored: %s and %zu more", list, count - NAMED)
+            : asprintf(warning, "unknown options are ignored: %s", list);
+    if (made < 0) {
+        *warning = NULL;
+        return attn_fail(err, ATTN_NOMEM, "no memory for a warning");
+    }
+    return ATTN_OK;
+}
+
 attn_status options_clean(json_t *config, char **warning, attn_error *err)
 {
-    const char *key;
     json_t *value;
     size_t i;
     json_array_foreach(json_object_get(config, "_use_default_values"), i, value)
@@ -164,23 +194,7 @@ attn_status options_clean(json_t *config, char **warning, attn_error *err)
             json_object_del(config, json_string_value(value));
         }
     }
-    *warning = NULL;
-    json_object_foreach(config, key, value)
-    {
-        char *longer = NULL;
-        if (key_known(key)) {
-            continue;
-        }
-        if (asprintf(&longer, "%s%s%.60s", *warning ? *warning : "unknown options are ignored: ",
-                     *warning ? ", " : "", key) < 0) {
-            free(*warning);
-            *warning = NULL;
-            return attn_fail(err, ATTN_NOMEM, "no memory for a warning");
-        }
-        free(*warning);
-        *warning = longer;
-    }
-    return ATTN_OK;
+    return unknown_tell(config, warning, err);
 }
 
 /* Python's json writes Infinity, which is not JSON: diffusers' own configs have it for
