@@ -1,7 +1,7 @@
 #include "weights_private.h"
 
 #include "attn_host.h"
-#include "host_tensor.h"
+#include "tensor.h"
 #include "tensor_set.h"
 
 #include <stdlib.h>
@@ -19,30 +19,6 @@ struct item {
         struct layer *layer;
     } of;
 };
-
-struct weights {
-    struct compute *compute;
-    struct tensor_set *tensors;
-    uint8_t *asked; /* one for each of the tensors */
-    struct item *items;
-    size_t n_items, capacity;
-    attn_status status;
-    attn_error *err;
-    struct lora_set *loras; /* NULL: none */
-    enum lora_component component;
-    bool seldom;
-};
-
-enum { NAME_BYTES = 256 };
-
-#define FORMAT_NAME(name, format)                                                                  \
-    char name[NAME_BYTES];                                                                         \
-    do {                                                                                           \
-        va_list args_;                                                                             \
-        va_start(args_, format);                                                                   \
-        (void)vsnprintf(name, sizeof(name), format, args_);                                        \
-        va_end(args_);                                                                             \
-    } while (0)
 
 /* -- failing --------------------------------------------------------------------------------- */
 
@@ -203,12 +179,6 @@ void weights_run_seldom(struct weights *w)
     w->seldom = true;
 }
 
-struct lora_set *weights_loras(const struct weights *w, enum lora_component *component)
-{
-    *component = w->component;
-    return w->loras;
-}
-
 static int begins_with_one_of(const char *name, const char *const *known)
 {
     for (; known && *known; known++) {
@@ -247,109 +217,6 @@ attn_status weights_done(struct weights *w, const char *const *known)
     log_unused(w, count, first);
     w->err = NULL; /* the caller's, and only until here */
     return w->status;
-}
-
-/* -- tensors of the file --------------------------------------------------------------------- */
-
-int32_t weights_has(const struct weights *w, const char *format, ...)
-{
-    size_t index;
-    FORMAT_NAME(name, format);
-    return tensor_set_find(w->tensors, name, &index);
-}
-
-int32_t weights_shape(const struct weights *w, uint32_t rank, int64_t *shape, const char *format,
-                      ...)
-{
-    const safetensors_tensor *t;
-    size_t index;
-    FORMAT_NAME(name, format);
-    if (!tensor_set_find(w->tensors, name, &index)) {
-        return 0;
-    }
-    t = tensor_set_at(w->tensors, index);
-    if (t->rank != rank || t->bytes == 0) {
-        return 0;
-    }
-    memcpy(shape, t->shape, rank * sizeof(*shape));
-    return 1;
-}
-
-const char *shape_text(char text[SHAPE_BYTES], uint32_t rank, const int64_t *shape)
-{
-    size_t used = (size_t)snprintf(text, SHAPE_BYTES, "[");
-    for (uint32_t i = 0; i < rank && used < SHAPE_BYTES; i++) {
-        used += (size_t)snprintf(text + used, SHAPE_BYTES - used, "%s%lld", i ? ", " : "",
-                                 (long long)shape[i]);
-    }
-    if (used < SHAPE_BYTES) {
-        (void)snprintf(text + used, SHAPE_BYTES - used, "]");
-    }
-    return text;
-}
-
-static int dtype_is_usable(safetensors_dtype d)
-{
-    return (d.code == ATTN_CODE_FLOAT && (d.bits == 32 || d.bits == 16)) ||
-           (d.code == ATTN_CODE_BFLOAT && d.bits == 16);
-}
-
-static int is_as_expected(struct weights *w, size_t index, uint32_t rank, const int64_t *shape)
-{
-    const safetensors_tensor *t = tensor_set_at(w->tensors, index);
-    char found[SHAPE_BYTES];
-    char expected[SHAPE_BYTES];
-    const char *path = tensor_set_file(w->tensors, index);
-    if (!dtype_is_usable(t->dtype)) {
-        weights_fail(w, ATTN_INVALID, "%s: %s has elements of %s, expected F32, F16 or BF16", path,
-                     t->name, safetensors_dtype_name(t->dtype));
-        return 0;
-    }
-    if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof(*shape)) != 0) {
-        weights_fail(w, ATTN_INVALID, "%s: %s is %s, the model's configuration makes it %s", path,
-                     t->name, shape_text(found, t->rank, t->shape),
-                     shape_text(expected, rank, shape));
-        return 0;
-    }
-    return 1;
-}
-
-attn_tensor weights_view(struct weights *w, const safetensors_tensor *t, uint32_t rank,
-                         const int64_t *shape)
-{
-    const attn_tensor absent = {0};
-    const uint32_t align = t->dtype.bits / 8u;
-    const void *data = t->data;
-    attn_tensor view;
-    if ((uintptr_t)data % align != 0) { /* a file promises none; tensors do */
-        void *copy = weights_alloc(w, t->bytes, 1);
-        data = copy ? memcpy(copy, t->data, t->bytes) : NULL;
-    }
-    view = host_tensor(data, t->dtype.code, t->dtype.bits, rank, shape);
-    view.align = align;
-    return data ? view : absent;
-}
-
-/* A tensor of the files in host memory. */
-static attn_tensor file_tensor(struct weights *w, const char *name, uint32_t rank,
-                               const int64_t *shape)
-{
-    const attn_tensor absent = {0};
-    const safetensors_tensor *t;
-    size_t index;
-    if (w->status != ATTN_OK) {
-        return absent;
-    }
-    if (!tensor_set_find(w->tensors, name, &index)) {
-        weights_fail(w, ATTN_NOT_FOUND, "%s: no tensor %s", tensor_set_path(w->tensors), name);
-        return absent;
-    }
-    w->asked[index] = 1;
-    t = tensor_set_at(w->tensors, index);
-    if (!is_as_expected(w, index, rank, shape)) {
-        return absent;
-    }
-    return weights_view(w, t, rank, shape);
 }
 
 /* The file's pages under a tensor that was converted would only stay beside its new form. */
@@ -391,7 +258,7 @@ static attn_tensor device_tensor(struct weights *w, const char *name, const char
     char whole[NAME_BYTES + 16];
     attn_tensor host;
     (void)snprintf(whole, sizeof(whole), "%s%s", name, ending);
-    host = file_tensor(w, whole, rank, shape);
+    host = weights_file_tensor(w, whole, rank, shape);
     return weights_upload(w, &host, NULL);
 }
 
@@ -406,7 +273,7 @@ static attn_tensor linear_weight(struct weights *w, const char *name, uint32_t r
     attn_tensor host;
     attn_tensor dtype = {.lanes = 1};
     (void)snprintf(whole, sizeof(whole), "%s.weight", name);
-    host = file_tensor(w, whole, rank, shape);
+    host = weights_file_tensor(w, whole, rank, shape);
     dtype.code = host.code;
     dtype.bits = host.bits;
     if (w->compute->device.type == ATTN_DEVICE_CPU && shape[0] * shape[1] >= LARGE) {
@@ -422,7 +289,7 @@ attn_tensor weights_table(struct weights *w, uint32_t rank, const int64_t *shape
     attn_tensor host;
     attn_tensor dtype = {.lanes = 1};
     FORMAT_NAME(name, format);
-    host = file_tensor(w, name, rank, shape);
+    host = weights_file_tensor(w, name, rank, shape);
     if (w->status != ATTN_OK) {
         return absent;
     }
@@ -494,9 +361,9 @@ struct conv *weights_conv(struct weights *w, const struct conv_desc *desc, const
     struct item *item;
     FORMAT_NAME(name, format);
     (void)snprintf(whole, sizeof(whole), "%s.weight", name);
-    weight = file_tensor(w, whole, 4, shape);
+    weight = weights_file_tensor(w, whole, 4, shape);
     (void)snprintf(whole, sizeof(whole), "%s.bias", name);
-    bias = file_tensor(w, whole, 1, shape);
+    bias = weights_file_tensor(w, whole, 1, shape);
     weights_lora_conv(w, &d, name);
     item = item_reserve(w, ITEM_CONV);
     if (!item) {

@@ -12,14 +12,13 @@ struct pairs {
 
 static void pairs_take(struct weights *w, const char *name, struct pairs *p)
 {
-    enum lora_component component;
-    p->set = weights_loras(w, &component);
+    p->set = w->loras;
     p->n = 0;
-    if (weights_status(w) != ATTN_OK) {
+    if (w->status != ATTN_OK) {
         return;
     }
     for (uint32_t i = 0; i < lora_set_count(p->set); i++) {
-        if (lora_set_take(p->set, i, component, name, &p->of[p->n])) {
+        if (lora_set_take(p->set, i, w->component, name, &p->of[p->n])) {
             p->slots[p->n++] = i;
         }
     }
@@ -44,7 +43,7 @@ static attn_tensor host_part(struct weights *w, const struct pairs *p, uint32_t 
     const attn_tensor absent = {0};
     char found[SHAPE_BYTES];
     char expected[SHAPE_BYTES];
-    if (weights_status(w) != ATTN_OK) {
+    if (w->status != ATTN_OK) {
         return absent;
     }
     if (!has_shape(t, rank, shape)) {
