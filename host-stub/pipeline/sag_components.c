@@ -69,17 +69,19 @@ static attn_status tokenizer_load(struct sag_components *m, attn_error *err)
     if (asprintf(&folder, "%s/tokenizer", m->files.model) < 0) {
         return attn_fail(err, ATTN_NOMEM, "%s: no memory to load it", m->files.model);
     }
-    if (!m->files.checkpoint && access(folder, F_OK) == 0) {
+    const int own = !m->files.checkpoint && access(folder, F_OK) == 0;
+    if (own) {
         status = tokenizer_open(folder, &m->tokenizer, err);
     } else if (m->text && text_encoder_vocabulary(m->text) == TOKENIZER_CLIP_TOKENS) {
         status = tokenizer_open_clip(text_encoder_openclip(m->text), &m->tokenizer, err);
     }
     if (!status && m->tokenizer && m->text &&
         (int64_t)tokenizer_max_length(m->tokenizer) != text_encoder_tokens(m->text)) {
-        status = attn_fail(err, ATTN_INVALID,
-                           "%s: model_max_length is %zu, but the text encoder has %lld positions",
-                           folder, tokenizer_max_length(m->tokenizer),
-                           (long long)text_encoder_tokens(m->text));
+        status =
+            attn_fail(err, ATTN_INVALID, "%s: %s is %zu, but the text encoder has %lld positions",
+                      own ? folder : m->files.model,
+                      own ? "model_max_length" : "CLIP's own tokenizer's model_max_length",
+                      tokenizer_max_length(m->tokenizer), (long long)text_encoder_tokens(m->text));
     }
     free(folder);
     return status;
