@@ -202,7 +202,7 @@ attn_status components_open(const attn_sag_open_options *o, struct sag_component
                             attn_error *err)
 {
     struct sag_components *m = calloc(1, sizeof *m);
-    if (!m || pthread_mutex_init(&m->text_lock, NULL) != 0) {
+    if (!m || pthread_mutex_init(&m->encoders_lock, NULL) != 0) {
         free(m);
         return attn_fail(err, ATTN_NOMEM, "no memory for a model");
     }
@@ -241,7 +241,7 @@ void components_leave(struct sag_components *m)
     if (m->compute) {
         m->compute->api->destroy(m->compute);
     }
-    pthread_mutex_destroy(&m->text_lock);
+    pthread_mutex_destroy(&m->encoders_lock);
     files_close(&m->files); /* weights are used where they lie in the files */
     free(m->op);
     free(m);

@@ -31,8 +31,9 @@ struct sag_components {
     struct compute *compute;
     tokenizer *tokenizer;      /* NULL where the model has none: embeddings only */
     struct text_encoder *text; /* likewise */
-    pthread_mutex_t text_lock; /* the encoder has one arena: one prompt at a time */
-    struct unet *unet;         /* NULL in a pipeline for prompts alone; so is vae */
+    /* of the encoders, the adapters' projections and the safety checker: each has one arena */
+    pthread_mutex_t encoders_lock;
+    struct unet *unet; /* NULL in a pipeline for prompts alone; so is vae */
     struct vae *vae;
     struct lora_set *loras;          /* NULL: none; the models have their terms from it */
     struct custom_diffusion *custom; /* NULL: none */

@@ -71,10 +71,10 @@ attn_status prompts_encode(attn_sag *sag, const char *const *prompts, uint32_t n
         float scales[LORA_MOST_FILES];
         const struct lora_set *loras = sag->components->loras;
         lora_set_scales(loras, LORA_TEXT_ENCODER, lora_scale, scales);
-        pthread_mutex_lock(&sag->components->text_lock);
+        pthread_mutex_lock(&sag->components->encoders_lock);
         text_encoder_set_scales(sag->text, scales, lora_set_count(loras));
         status = text_encoder_run(sag->text, n, ids, clip_skip, out, err);
-        pthread_mutex_unlock(&sag->components->text_lock);
+        pthread_mutex_unlock(&sag->components->encoders_lock);
     }
     free(ids);
     return status;

@@ -160,9 +160,9 @@ static attn_status one_check(struct sag_job *job, float *pixels, uint8_t *said)
         status = image_process(&m->safety->processor, &picture, &planes, &height, &width, job->err);
     }
     if (!status) {
-        pthread_mutex_lock(&m->text_lock);
+        pthread_mutex_lock(&m->encoders_lock);
         status = safety_checker_run(m->safety->checker, 1, planes, &flagged, NULL, job->err);
-        pthread_mutex_unlock(&m->text_lock);
+        pthread_mutex_unlock(&m->encoders_lock);
     }
     if (!status && flagged) {
         memset(pixels, 0, 3 * picture.height * picture.width * sizeof *pixels);

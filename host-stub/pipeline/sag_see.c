@@ -78,10 +78,10 @@ static attn_status encode(const struct sag_job *job, const float *planes, int64_
                           float *out)
 {
     struct sag_components *m = job->sag->components;
-    pthread_mutex_lock(&m->text_lock);
+    pthread_mutex_lock(&m->encoders_lock);
     attn_status status = image_encoder_run(m->pictures->encoder, n, planes, states ? NULL : out,
                                            states ? out : NULL, job->err);
-    pthread_mutex_unlock(&m->text_lock);
+    pthread_mutex_unlock(&m->encoders_lock);
     return status;
 }
 
@@ -168,9 +168,9 @@ static attn_status project(struct sag_job *job, uint32_t adapter, const struct s
     float *all = job_take(job, (size_t)(halves * job->images) * half * sizeof *all);
     attn_status status = both && all ? ATTN_OK : no_memory(job);
     if (!status) {
-        pthread_mutex_lock(&m->text_lock);
+        pthread_mutex_lock(&m->encoders_lock);
         status = ip_adapter_project(a, 2 * s->pictures, s->tokens, s->values, both, job->err);
-        pthread_mutex_unlock(&m->text_lock);
+        pthread_mutex_unlock(&m->encoders_lock);
     }
     for (int64_t i = 0; i < halves * job->images && !status; i++) {
         const int positive = !job->guided || i >= job->images;
