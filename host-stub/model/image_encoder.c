@@ -42,7 +42,7 @@ attn_status image_encoder_open_source(struct compute *c, const struct model_sour
     attn_status status = op && !e->op ? attn_fail(err, ATTN_NOMEM, "no memory for an image encoder")
                                       : config_read(source, &e->config, err);
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "model", &e->weights, err);
+        status = weights_open(c, source, "model", &e->weights, err);
     }
     if (status == ATTN_OK) {
         e->vision = clip_vision_build(e->weights, &e->config, "vision_model.");

@@ -70,7 +70,7 @@ static attn_status file_open(struct ip_adapter *a, struct compute *c, attn_error
     if (pickle_is(a->path)) {
         return pickle_refuse(a->path, err);
     }
-    attn_status status = weights_open_source(c, &source, "ip_adapter", &a->weights, &inner);
+    attn_status status = weights_open(c, &source, "ip_adapter", &a->weights, &inner);
     if (status == ATTN_OK) {
         status = build(a);
     }

@@ -92,7 +92,7 @@ attn_status safety_checker_open(struct compute *c, const struct model_source *so
     attn_status status = op && !s->op ? attn_fail(err, ATTN_NOMEM, "no memory for a safety checker")
                                       : config_read(source, &s->config, err);
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "model", &s->weights, err);
+        status = weights_open(c, source, "model", &s->weights, err);
     }
     if (status == ATTN_OK) {
         build(s);

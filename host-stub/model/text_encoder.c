@@ -87,7 +87,7 @@ attn_status text_encoder_open_adapted(struct compute *c, const struct model_sour
         status = lora_set_family(loras, t->config.layers.width, err);
     }
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "model", &t->weights, err);
+        status = weights_open(c, source, "model", &t->weights, err);
     }
     if (status == ATTN_OK) {
         weights_adapt(t->weights, loras, LORA_TEXT_ENCODER);
@@ -182,11 +182,6 @@ int64_t text_encoder_tokens(const struct text_encoder *t)
 int32_t text_encoder_openclip(const struct text_encoder *t)
 {
     return t->config.layers.activation == ACT_GELU;
-}
-
-uint64_t text_encoder_peak(const struct text_encoder *t)
-{
-    return pass_peak(t->pass);
 }
 
 /* -- the forward pass ------------------------------------------------------------------------ */

@@ -37,6 +37,5 @@ int32_t text_encoder_openclip(const struct text_encoder *t);
  * ever. out: host fp32 [B, tokens, width].  Plans for the shape as needed. */
 attn_status text_encoder_run(struct text_encoder *t, int64_t batch, const int32_t *ids,
                              uint32_t clip_skip, float *out, attn_error *err);
-uint64_t text_encoder_peak(const struct text_encoder *t);
 
 #endif

@@ -114,7 +114,7 @@ attn_status unet_open_source(struct compute *c, const struct model_source *sourc
         status = p->begin(p->ctx, u->config.cross_dim, err);
     }
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "diffusion_pytorch_model", &u->weights, err);
+        status = weights_open(c, source, "diffusion_pytorch_model", &u->weights, err);
     }
     if (status == ATTN_OK) {
         weights_adapt(u->weights, p ? p->loras : NULL, LORA_UNET);

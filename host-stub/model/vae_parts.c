@@ -59,7 +59,7 @@ attn_status vae_half_open(struct compute *c, const struct model_source *source,
 {
     attn_status status = config_read(source, config, err);
     if (status == ATTN_OK) {
-        status = weights_open_source(c, source, "diffusion_pytorch_model", weights, err);
+        status = weights_open(c, source, "diffusion_pytorch_model", weights, err);
     }
     if (status == ATTN_OK) {
         weights_run_seldom(*weights);

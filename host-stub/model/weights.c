@@ -117,15 +117,8 @@ const char *weights_name(struct weights *w, const char *format, ...)
 
 /* -- opening and closing --------------------------------------------------------------------- */
 
-attn_status weights_open(struct compute *c, const char *folder, const char *base,
+attn_status weights_open(struct compute *c, const struct model_source *source, const char *base,
                          struct weights **out, attn_error *err)
-{
-    const struct model_source source = {.folder = folder};
-    return weights_open_source(c, &source, base, out, err);
-}
-
-attn_status weights_open_source(struct compute *c, const struct model_source *source,
-                                const char *base, struct weights **out, attn_error *err)
 {
     attn_status status;
     struct weights *w = calloc(1, sizeof(*w));
@@ -161,11 +154,6 @@ void weights_close(struct weights *w)
     free(w->asked);
     tensor_set_close(w->tensors);
     free(w);
-}
-
-struct compute *weights_compute(const struct weights *w)
-{
-    return w->compute;
 }
 
 void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_component component)

@@ -20,10 +20,7 @@ struct weights;
 
 /* The tensors of a source (tensor_set.h says which files).  err is written to until weights_done.
  */
-attn_status weights_open_source(struct compute *c, const struct model_source *source,
-                                const char *base, struct weights **out, attn_error *err);
-/* Those of a folder, no variant named. */
-attn_status weights_open(struct compute *c, const char *folder, const char *base,
+attn_status weights_open(struct compute *c, const struct model_source *source, const char *base,
                          struct weights **out, attn_error *err);
 void weights_close(struct weights *w); /* NULL does nothing */
 
@@ -39,7 +36,6 @@ void weights_adapt(struct weights *w, struct lora_set *loras, enum lora_componen
 /* From here on convolutions are such as run about once a picture. */
 void weights_run_seldom(struct weights *w);
 
-struct compute *weights_compute(const struct weights *w);
 /* Says the first failure.  Otherwise tensors that nobody asked for are told to the log, but for
  * those whose name begins with one of `known` (ends with NULL; may be NULL). */
 attn_status weights_done(struct weights *w, const char *const *known);

@@ -120,7 +120,8 @@ static void halves(void **state)
     attn_linear small;
     ATTN_ERROR_ON(err, 512);
     stored_make(&s);
-    if (weights_open(m->compute, s.folder, "part", &w, &err) != ATTN_OK) {
+    const struct model_source source = {.folder = s.folder};
+    if (weights_open(m->compute, &source, "part", &w, &err) != ATTN_OK) {
         fail_msg("%s", err.text);
     }
     weights_linear(w, &large, LARGE, LARGE, 0, "large");

@@ -49,7 +49,6 @@ static void matches_transformers(void **state)
             for (uint32_t skip = 0; skip < 3; skip++) {
                 compare(t, golden, model_names[i], ops[o], skip);
             }
-            assert_true(text_encoder_peak(t) > 0);
             text_encoder_close(t);
         }
         safetensors_close(golden);
