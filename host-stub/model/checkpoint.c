@@ -139,6 +139,14 @@ static attn_status cut_take(const struct checkpoint *c, const safetensors_tensor
     return status;
 }
 
+/* A layer past those that the config has (checkpoint_shapes.c says why), by diffusers' name. */
+static int is_left_out(const struct checkpoint *c, const char *name)
+{
+    static const char layers[] = "text_model.encoder.layers.";
+    const size_t n = sizeof(layers) - 1;
+    return strncmp(name, layers, n) == 0 && strtoll(name + n, NULL, 10) >= c->text.layers;
+}
+
 static attn_status text_take(const struct checkpoint *c, const safetensors_tensor *t,
                              checkpoint_take take, void *ctx, attn_error *err)
 {
@@ -148,6 +156,9 @@ static attn_status text_take(const struct checkpoint *c, const safetensors_tenso
         return take(ctx, t->name + strlen(CHECKPOINT_CLIP), t);
     }
     openclip_name(t->name + strlen(CHECKPOINT_OPEN), name, &cut);
+    if (is_left_out(c, name)) {
+        return ATTN_OK;
+    }
     return cut ? cut_take(c, t, name, take, ctx, err) : take(ctx, name, t);
 }
 

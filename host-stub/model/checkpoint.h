@@ -31,7 +31,8 @@ attn_status checkpoint_config(const struct checkpoint *c, enum model_part part, 
                               attn_error *err);
 
 /* Hands over each tensor of a part under diffusers' name, with diffusers' shape: views of the file.
- * A name that fits no pattern is handed over as it is. */
+ * A name that fits no pattern is handed over as it is, OpenCLIP's last layer, which 2.x does not
+ * use, not at all. */
 typedef attn_status (*checkpoint_take)(void *ctx, const char *name, const safetensors_tensor *t);
 attn_status checkpoint_each(const struct checkpoint *c, enum model_part part, checkpoint_take take,
                             void *ctx, attn_error *err);

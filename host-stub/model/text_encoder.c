@@ -69,9 +69,11 @@ attn_status text_encoder_open_adapted(struct compute *c, const struct model_sour
                                       const char *op, struct lora_set *loras,
                                       struct text_encoder **out, attn_error *err)
 {
-    /* an integer table of 0, 1, 2, ... that older versions of transformers wrote */
+    /* an integer table of 0, 1, 2, ... that older versions of transformers wrote; what compares
+     * texts with pictures, in OpenCLIP's files */
     static const char *const known[] = {"text_model.embeddings.position_ids",
-                                        "embeddings.position_ids", "text_projection.", NULL};
+                                        "embeddings.position_ids", "text_projection.",
+                                        "logit_scale", NULL};
     attn_status status = ATTN_OK;
     struct text_encoder *t = calloc(1, sizeof(*t));
     if (!t) {

@@ -138,6 +138,14 @@ safetensors_tensor *original_find(struct original *o, const char *name)
     return NULL;
 }
 
+void original_add(struct original *o, const safetensors_tensor *t)
+{
+    safetensors_tensor *longer = realloc(o->tensors, (o->n + 1) * sizeof *longer);
+    assert_non_null(longer);
+    o->tensors = longer;
+    o->tensors[o->n++] = *t;
+}
+
 size_t original_drop(struct original *o, const char *prefix)
 {
     size_t kept = 0;

@@ -21,6 +21,8 @@ void original_write(const struct original *o, const char *path);
 
 /* The tensor of that name. */
 safetensors_tensor *original_find(struct original *o, const char *name);
+/* One more, whose name and values are the caller's. */
+void original_add(struct original *o, const safetensors_tensor *t);
 /* Leaves out each tensor whose name begins so; how many. */
 size_t original_drop(struct original *o, const char *prefix);
 
