@@ -13,10 +13,10 @@ typedef struct {
         written; /* what `stream` writes: a temporary name, or `path` itself for a pipe or device */
 } atomic_file;
 
-/* Opens a temporary file beside `path`. A link is followed, so the link survives and its target is
- * replaced; a pipe or device is written in place. ATTN_IO, naming the path, where nothing can be
- * written there, ATTN_INVALID for a folder. After success exactly one of atomic_file_commit and
- * atomic_file_discard must follow. */
+/* Opens a temporary file beside `path`. A link to a file that is there is followed, so the link
+ * survives and its target is replaced; a pipe or device is written in place. ATTN_IO, naming the
+ * path, where nothing can be written there, ATTN_INVALID for a folder. After success exactly one of
+ * atomic_file_commit and atomic_file_discard must follow. */
 attn_status atomic_file_open(atomic_file *file, const char *path, attn_error *err);
 
 /* Flushes, checks that each byte was taken and renames onto the final place. On failure the
