@@ -1,6 +1,7 @@
 /* op_case.h: one random call of an op, with every buffer between guard pages.
  *
- * op_case.c draws the call, op_edge.c its edges, op_memory.c gives it memory and values. */
+ * op_case.c draws the call, op_layout.c its tensors, op_edge.c its edges; op_memory.c gives it
+ * memory and values, op_words.c says what it is. */
 #ifndef ATTNPLUG_CHECK_OP_CASE_H
 #define ATTNPLUG_CHECK_OP_CASE_H
 
@@ -87,7 +88,10 @@ void op_case_poison(struct op_case *c, unsigned char poison);
 const char *op_case_overrun(const struct op_case *c);
 void op_case_close(struct op_case *c);
 const char *op_buffer_name(enum op_buffer b);
-/* Where the tensors of later cases are; the CPU until then. Not while another thread draws. */
+/* op_words.c: fills in text and features of a call that is drawn. */
+void op_case_words(struct op_case *c);
+/* op_layout.c: where the tensors of later cases are; the CPU until then. Not while another thread
+ * draws. */
 void op_case_device(const attn_device *device);
 
 /* op_edge.c: edge `number` of the contract (from 1 to EDGE_COUNT) in a case of these sizes. */
@@ -96,7 +100,7 @@ void op_edge_sizes(int number, struct sizes *s);
 void op_edge_options(struct op_case *c, const struct sizes *s);
 /* What the edge wants in this place of its bias or mask, else `value`. */
 double op_edge_value(const struct op_case *c, int is_mask, const int64_t index[4], double value);
-/* op_case.c, for the edges: a map [B, H, Nq, Nk] of bytes or floats, and outputs. */
+/* op_layout.c, for the edges: a map [B, H, Nq, Nk] of bytes or floats, and outputs. */
 attn_tensor op_case_map(const struct sizes *s, uint8_t code, uint8_t bits);
 attn_tensor op_case_output(const struct sizes *s, int which);
 
