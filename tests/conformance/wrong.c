@@ -136,6 +136,45 @@ static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_err
     return s;
 }
 
+#elif defined(FAULT_writes_between_rows)
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+    attn_status s = run(plan, c, err);
+    if (c->out.shape[0] && c->out.shape[1] && c->out.shape[2] > 1 && c->out.stride[3] == 1 &&
+        c->out.shape[1] == 1 && c->out.stride[2] > c->out.shape[3])
+        ((volatile float *)c->out.data)[c->out.shape[3]] = 1;
+    return s;
+}
+
+#elif defined(FAULT_writes_to_q)
+/* As a kernel that scales the queries where they lie. */
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+    if (c->q.shape[0] && c->q.shape[1] && c->q.shape[2] && c->q.shape[3])
+        *(float *)c->q.data *= 0.5f;
+    return run(plan, c, err);
+}
+
+#elif defined(FAULT_absolute_strides) || defined(FAULT_mirrors_views)
+/* Strides without their sign, from element 0 on or from the lowest address. */
+static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
+{
+    attn_op_call other = *c;
+    attn_tensor *const inputs[] = {&other.q, &other.k, &other.v, &other.bias, &other.mask};
+    for (int i = 0; i < 5; i++)
+        for (uint32_t a = 0; a < inputs[i]->rank; a++) {
+            attn_tensor *t = inputs[i];
+            if (t->stride[a] >= 0)
+                continue;
+#if defined(FAULT_mirrors_views)
+            if (t->shape[a] > 1)
+                t->data = (char *)t->data + (t->shape[a] - 1) * t->stride[a] * (t->bits / 8);
+#endif
+            t->stride[a] = -t->stride[a];
+        }
+    return run(plan, &other, err);
+}
+
 #elif defined(FAULT_reads_old_scratch)
 static attn_status wrong_run(attn_op_plan *plan, const attn_op_call *c, attn_error *err)
 {

@@ -52,6 +52,20 @@ void guard_poison(struct guard *g, unsigned char byte)
     memset(g->data, byte, g->bytes);
 }
 
+uint64_t guard_bits(const struct guard *g)
+{
+    const uint64_t prime = 1099511628211u; /* FNV-1a, a word at a time */
+    uint64_t sum = 1469598103934665603u, word;
+    size_t i = 0;
+    for (; i + sizeof word <= g->bytes; i += sizeof word) {
+        memcpy(&word, g->data + i, sizeof word);
+        sum = (sum ^ word) * prime;
+    }
+    for (; i < g->bytes; i++)
+        sum = (sum ^ g->data[i]) * prime;
+    return sum;
+}
+
 /* -- half precision, by the definition of the formats
  * ------------------------------------------------ */
 

@@ -21,6 +21,8 @@ int guard_open(struct guard *g, size_t bytes, size_t align, int before);
 void guard_close(struct guard *g);
 int guard_intact(const struct guard *g);
 void guard_poison(struct guard *g, unsigned char byte);
+/* A sum over what it holds, to see whether that changed. */
+uint64_t guard_bits(const struct guard *g);
 
 /* Element (i0, i1, i2, i3) of a tensor of any type, as double; entries past the rank are 0. */
 double tensor_get(const attn_tensor *t, const int64_t index[4]);

@@ -38,7 +38,7 @@ attn_status device_open(const attn_device *device, struct gpu **gpu, attn_error 
 /* A buffer's pages on the host, without the unreadable ones around them. */
 struct pages {
     unsigned char *data;
-    size_t bytes, offset; /* offset: of what the case asked for */
+    size_t bytes, offset; /* offset: of the lowest address that the case asked for */
 };
 
 static struct pages pages_of(const struct guard *g)
@@ -53,6 +53,12 @@ static struct pages pages_of(const struct guard *g)
 static unsigned char *place(const struct gpu_guarded *slot, const struct pages *p)
 {
     return p->offset == 0 ? slot->data : slot->data + slot->bytes - p->bytes;
+}
+
+/* Scratch, or a tensor's element 0: not the lowest address where a stride is negative. */
+static unsigned char *begin_of(const struct op_case *c, int b)
+{
+    return b == BUF_SCRATCH ? c->buffers[b].data : c->tensors[b]->data;
 }
 
 static attn_status mirror_in(const struct check *k, struct op_case *c, void *data[BUF_COUNT],
@@ -77,7 +83,7 @@ static attn_status mirror_in(const struct check *k, struct op_case *c, void *dat
         }
         if (status == ATTN_OK) {
             status = gpu_copy_in(place(slot, &p), p.data, p.bytes, mirror.stream, err);
-            data[b] = place(slot, &p) + p.offset;
+            data[b] = place(slot, &p) + (begin_of(c, b) - p.data);
         }
     }
     return status == ATTN_OK ? gpu_wait(mirror.stream, err) : status;

@@ -84,7 +84,19 @@ static void draw_options(struct random *r, attn_op_call *c, const struct sizes *
         c->flags |= ATTN_CALL_F32_SCORES | ATTN_CALL_F32_SOFTMAX;
 }
 
-/* -- what is promised of addresses: nothing on a CPU, whose ops take any
+/* Strides are signed: in one case of eight some of the tensors run backwards. */
+static void draw_reversed(struct random *r, attn_op_call *c)
+{
+    attn_tensor *const all[] = {&c->q,    &c->k,   &c->v,        &c->out,  &c->bias,
+                                &c->mask, &c->lse, &c->key_mass, &c->probs};
+    if (!random_percent(r, 12))
+        return;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]->rank && random_percent(r, 50))
+            layout_reverse(r, all[i]);
+}
+
+/* -- what is promised of addresses
  * ------------------------------------------------------------------------------------------- */
 
 static void promise(attn_op_call *c, uint32_t bytes)
@@ -101,11 +113,12 @@ static void align_all(attn_op_call *c)
         promise(c, 16);
 }
 
-/* Kernels of devices want whole pieces: half of the cases promise them, the others nothing. */
+/* Kernels of devices want whole pieces: half of the cases promise them, the others nothing.  On a
+ * CPU most promise nothing, and end where the unreadable page begins. */
 static void draw_alignment(struct random *r, attn_op_call *c)
 {
-    if (c->q.device_type != ATTN_DEVICE_CPU)
-        promise(c, random_percent(r, 50) ? 0 : random_percent(r, 80) ? 16 : 256);
+    const int nothing = c->q.device_type == ATTN_DEVICE_CPU ? 90 : 50;
+    promise(c, random_percent(r, nothing) ? 0 : random_percent(r, 80) ? 16 : 256);
 }
 
 /* -- the whole
@@ -187,6 +200,8 @@ static void draw_known(struct op_case *c, enum op_kind kind, const struct plain_
     else if (kind == KIND_ANY && !exact)
         draw_options(r, &c->call, &s, shape->dtype);
     align_all(&c->call);
+    if (kind == KIND_ANY && !exact)
+        draw_reversed(r, &c->call);
 }
 
 enum { EVERY = 4 }; /* every fourth case is of a known shape */
@@ -207,6 +222,8 @@ static void draw_free(struct op_case *c, enum op_kind kind, uint64_t dtypes, str
     else if (!plain)
         draw_options(r, &c->call, &s, dtype);
     draw_alignment(r, &c->call);
+    if (!plain)
+        draw_reversed(r, &c->call);
 }
 
 void op_case_draw(struct op_case *c, enum op_kind kind, uint64_t dtypes, uint64_t seed,

@@ -51,6 +51,7 @@ enum feature {
     FEATURE_NO_KEYS,
     FEATURE_DARK_ROWS,
     FEATURE_STRIDES,
+    FEATURE_REVERSED,
     FEATURE_TOKENS_FIRST,
     FEATURE_LSE,
     FEATURE_KEY_MASS,
@@ -66,6 +67,9 @@ struct op_case {
     attn_op_call call;
     attn_tensor *tensors[BUF_SCRATCH]; /* those of call */
     struct guard buffers[BUF_COUNT];
+    unsigned char
+        *elements[BUF_SCRATCH];   /* of an output with gaps: which of its bytes are elements' */
+    uint64_t inputs[BUF_SCRATCH]; /* what guard_bits said of each input once it was filled */
     uint64_t seed, index;
     uint32_t features;    /* bits of enum feature */
     int edge;             /* what KIND_EDGE is about; 0: nothing in particular */
@@ -84,8 +88,9 @@ int op_case_fill(struct op_case *c, uint64_t data_seed);
 /* Scratch of that many bytes, and poison in it and in the outputs. */
 int op_case_scratch(struct op_case *c, uint64_t bytes, unsigned char poison);
 void op_case_poison(struct op_case *c, unsigned char poison);
-/* The name of the first buffer whose surroundings were written to, or NULL. */
-const char *op_case_overrun(const struct op_case *c);
+/* Whether something was written to that is no element of an output, and in words where: "outside of
+ * out", "between the elements of lse", "to q, an input". */
+int op_case_overrun(const struct op_case *c, char *text, size_t bytes);
 void op_case_close(struct op_case *c);
 const char *op_buffer_name(enum op_buffer b);
 /* op_words.c: fills in text and features of a call that is drawn. */

@@ -22,8 +22,8 @@ static attn_tensor typed(uint64_t dtype, uint32_t rank)
     return t;
 }
 
-/* Strides for a shape, axes laid out in `order` from the slowest, each followed by `gap` unused
- * elements. */
+/* Strides for a shape, axes laid out in `order` from the slowest; a run along the fastest is
+ * followed by `gap` unused elements. */
 static void stride(attn_tensor *t, const int order[4], int64_t gap)
 {
     int64_t step = 1;
@@ -79,12 +79,11 @@ attn_tensor layout_map(struct random *r, const struct sizes *s, uint64_t dtype)
 {
     attn_tensor t = typed(dtype, 4);
     const int64_t shape[4] = {s->B, s->H, s->Nq, s->Nk};
-    int broadcast_axes = (int)random_between(r, 0, 7);
-    memcpy(t.shape, shape, sizeof shape);
-    for (int a = 0; a < 3; a++)
+    const int64_t broadcast_axes = random_between(r, 0, 7) | (random_percent(r, 10) ? 8 : 0);
+    for (int a = 0; a < 4; a++)
         t.shape[a] = broadcast_axes & (1 << a) && shape[a] ? 1 : shape[a];
     stride(&t, bhnd, 0);
-    for (int a = 0; a < 3; a++)
+    for (int a = 0; a < 4; a++)
         if (broadcast_axes & (1 << a))
             t.stride[a] = 0;
     memcpy(t.shape, shape, sizeof shape);
@@ -98,6 +97,47 @@ attn_tensor op_case_output(const struct sizes *s, int which)
     memcpy(t.shape, shape, sizeof shape);
     stride(&t, bhnd, 0);
     return t;
+}
+
+/* -- backwards
+ * --------------------------------------------------------------------------------------- */
+
+void layout_reverse(struct random *r, attn_tensor *t)
+{
+    const int64_t axes = random_between(r, 1, (1 << t->rank) - 1);
+    for (uint32_t a = 0; a < t->rank; a++)
+        if (axes & (1 << a))
+            t->stride[a] = -t->stride[a];
+    while (t->align > 1 && layout_before(t) * (int64_t)tensor_element(t) % t->align != 0)
+        t->align /= 2;
+}
+
+int64_t layout_before(const attn_tensor *t)
+{
+    int64_t n = 0;
+    for (uint32_t a = 0; a < t->rank; a++)
+        n += t->shape[a] > 1 && t->stride[a] < 0 ? (t->shape[a] - 1) * -t->stride[a] : 0;
+    return n;
+}
+
+int64_t layout_behind(const attn_tensor *t)
+{
+    int64_t n = 1;
+    for (uint32_t a = 0; a < t->rank; a++)
+        n += t->shape[a] > 1 && t->stride[a] > 0 ? (t->shape[a] - 1) * t->stride[a] : 0;
+    return n;
+}
+
+int layout_is_packed(const attn_tensor *t)
+{
+    attn_tensor packed = *t;
+    stride(&packed, bhnd, 0);
+    return !memcmp(packed.stride, t->stride, t->rank * sizeof *t->stride);
+}
+
+int layout_is_reversed(const attn_tensor *t)
+{
+    return layout_before(t) > 0;
 }
 
 int layout_is_odd(const attn_tensor *t)

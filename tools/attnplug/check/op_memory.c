@@ -1,18 +1,23 @@
 /* op_memory.c: a case's memory between guard pages, and what is in it. */
-#include "op_case.h"
+#include "op_layout.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-static int64_t span(const attn_tensor *t)
+static int is_empty(const attn_tensor *t)
 {
-    int64_t last = 0;
-    for (uint32_t a = 0; a < t->rank; a++) {
+    for (uint32_t a = 0; a < t->rank; a++)
         if (!t->shape[a])
-            return 0;
-        last += (t->shape[a] - 1) * t->stride[a];
-    }
-    return last + 1;
+            return 1;
+    return 0;
+}
+
+/* Bytes from the lowest address to behind the highest. */
+static size_t span(const attn_tensor *t)
+{
+    return is_empty(t) ? 0 : (size_t)(layout_before(t) + layout_behind(t)) * tensor_element(t);
 }
 
 static double draw_value(struct random *r, enum op_buffer b)
@@ -43,24 +48,63 @@ static void fill(struct op_case *c, enum op_buffer b, struct random *r)
             }
 }
 
+/* Which bytes of an output are its elements'; NULL where all are.  0, or -1 for no memory. */
+static int note_elements(struct op_case *c, enum op_buffer b)
+{
+    const attn_tensor *t = c->tensors[b];
+    const struct guard *g = &c->buffers[b];
+    const size_t element = tensor_element(t);
+    int64_t n[4] = {1, 1, 1, 1}, i[4];
+    for (uint32_t a = 0; a < t->rank; a++)
+        n[a] = t->shape[a];
+    if ((size_t)(n[0] * n[1] * n[2] * n[3]) * element == g->bytes)
+        return 0;
+    unsigned char *mark = c->elements[b] = calloc(g->bytes, 1);
+    if (!mark)
+        return -1;
+    for (i[0] = 0; i[0] < n[0]; i[0]++)
+        for (i[1] = 0; i[1] < n[1]; i[1]++)
+            for (i[2] = 0; i[2] < n[2]; i[2]++)
+                for (i[3] = 0; i[3] < n[3]; i[3]++) {
+                    int64_t at = layout_before(t);
+                    for (uint32_t a = 0; a < t->rank; a++)
+                        at += i[a] * t->stride[a];
+                    memset(mark + (size_t)at * element, 1, element);
+                }
+    return 0;
+}
+
+static int is_output(int b)
+{
+    return b == BUF_OUT || b == BUF_LSE || b == BUF_KEY_MASS || b == BUF_PROBS;
+}
+
+/* Memory behind whose end is nothing, or for one in four before its beginning; element 0 never
+ * better aligned than an element or than was promised. */
+static int open_buffer(struct op_case *c, enum op_buffer b, struct random *r)
+{
+    attn_tensor *t = c->tensors[b];
+    const size_t element = tensor_element(t);
+    if (guard_open(&c->buffers[b], span(t), t->align > element ? t->align : element,
+                   random_percent(r, 25)))
+        return -1;
+    t->data = c->buffers[b].data + (is_empty(t) ? 0 : (size_t)layout_before(t) * element);
+    return is_output(b) ? note_elements(c, b) : 0;
+}
+
 int op_case_fill(struct op_case *c, uint64_t data_seed)
 {
     struct random r = random_for(data_seed ^ c->seed, c->index);
     for (int b = 0; b < BUF_SCRATCH; b++) {
-        attn_tensor *t = c->tensors[b];
-        if (!t->rank)
+        if (!c->tensors[b]->rank)
             continue;
-        size_t element = tensor_element(t);
-        /* Behind the data for most, before it for one in four; never better aligned than an
-         * element or than was promised. */
-        if (!c->buffers[b].base &&
-            guard_open(&c->buffers[b], (size_t)span(t) * element,
-                       t->align > element ? t->align : element, random_percent(&r, 25)))
+        if (!c->buffers[b].base && open_buffer(c, (enum op_buffer)b, &r))
             return -1;
-        t->data = c->buffers[b].data;
         guard_poison(&c->buffers[b], 0xFF); /* gaps between elements are NaN */
-        if (b <= BUF_V || b == BUF_BIAS || b == BUF_MASK)
-            fill(c, (enum op_buffer)b, &r);
+        if (is_output(b))
+            continue;
+        fill(c, (enum op_buffer)b, &r);
+        c->inputs[b] = guard_bits(&c->buffers[b]);
     }
     return 0;
 }
@@ -86,39 +130,41 @@ int op_case_scratch(struct op_case *c, uint64_t bytes, unsigned char poison)
     return 0;
 }
 
-/* Gaps between an output's elements keep the poison: looked at through the guard's pattern outside
- * of the span, and here within it. */
-static int gaps_intact(const struct op_case *c)
+/* Gaps between an output's elements keep the poison. */
+static int gaps_intact(const struct op_case *c, int b)
 {
-    const attn_tensor *t = &c->call.out;
-    size_t element = tensor_element(t);
-    int64_t row = t->shape[3] * (int64_t)element;
-    int64_t pitch = t->stride[2] * (int64_t)element;
-    if (t->stride[3] != 1 || t->shape[1] != 1 || t->shape[2] < 2 || pitch <= row)
-        return 1;
-    for (int64_t b = 0; b < t->shape[0]; b++)
-        for (int64_t i = 0; i + 1 < t->shape[2]; i++) {
-            const unsigned char *p =
-                (const unsigned char *)t->data + b * t->stride[0] * (int64_t)element + i * pitch;
-            for (int64_t x = row; x < pitch; x++)
-                if (p[x] != c->poison)
-                    return 0;
-        }
+    const struct guard *g = &c->buffers[b];
+    for (size_t i = 0; c->elements[b] && i < g->bytes; i++)
+        if (!c->elements[b][i] && g->data[i] != c->poison)
+            return 0;
     return 1;
 }
 
-const char *op_case_overrun(const struct op_case *c)
+int op_case_overrun(const struct op_case *c, char *text, size_t bytes)
 {
-    for (int b = 0; b < BUF_COUNT; b++)
-        if (c->buffers[b].base && !guard_intact(&c->buffers[b]))
-            return op_buffer_name((enum op_buffer)b);
-    if (c->buffers[BUF_SCRATCH].base && !gaps_intact(c))
-        return "out (between its rows)";
-    return NULL;
+    for (int b = 0; b < BUF_COUNT; b++) {
+        const char *name = op_buffer_name((enum op_buffer)b);
+        if (!c->buffers[b].base)
+            continue;
+        if (!guard_intact(&c->buffers[b]))
+            (void)snprintf(text, bytes, "outside of %s", name);
+        else if (b < BUF_SCRATCH && is_output(b) && !gaps_intact(c, b))
+            (void)snprintf(text, bytes, "between the elements of %s", name);
+        else if (b < BUF_SCRATCH && !is_output(b) && guard_bits(&c->buffers[b]) != c->inputs[b])
+            (void)snprintf(text, bytes, "to %s, an input", name);
+        else
+            continue;
+        return 1;
+    }
+    return 0;
 }
 
 void op_case_close(struct op_case *c)
 {
     for (int b = 0; b < BUF_COUNT; b++)
         guard_close(&c->buffers[b]);
+    for (int b = 0; b < BUF_SCRATCH; b++) {
+        free(c->elements[b]);
+        c->elements[b] = NULL;
+    }
 }

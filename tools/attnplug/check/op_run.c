@@ -106,9 +106,9 @@ attn_status case_run(const struct check *k, attn_op *op, struct op_case *c, stru
         if (s != ATTN_OK)
             finding(r, "run: %s for a call that prepare took: %s", attn_status_name(s),
                     (char *)e->buffer.data);
-        const char *over = op_case_overrun(c);
-        if (over)
-            finding(r, "run wrote outside of %s", over);
+        char over[64];
+        if (op_case_overrun(c, over, sizeof over))
+            finding(r, "run wrote %s", over);
     }
     if (s == ATTN_OK)
         return s;
@@ -243,11 +243,9 @@ void features_tell(struct result *r)
 uint64_t case_bits(const struct op_case *c)
 {
     static const enum op_buffer outputs[] = {BUF_OUT, BUF_LSE, BUF_KEY_MASS, BUF_PROBS};
-    uint64_t sum = 1469598103934665603u;
-    for (size_t o = 0; o < sizeof outputs / sizeof *outputs; o++) {
-        const struct guard *g = &c->buffers[outputs[o]];
-        for (size_t i = 0; g->base && i < g->bytes; i++)
-            sum = (sum ^ g->data[i]) * 1099511628211u;
-    }
+    uint64_t sum = 0;
+    for (size_t o = 0; o < sizeof outputs / sizeof *outputs; o++)
+        if (c->buffers[outputs[o]].base)
+            sum = sum * 31 + guard_bits(&c->buffers[outputs[o]]);
     return sum;
 }

@@ -1,7 +1,10 @@
 /* op_words.c: a case in words, for reports: what it is, and what it has that others lack. */
 #include "op_layout.h"
 
+#include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const char *const names[BUF_COUNT] = {"q",    "k",   "v",        "out",   "bias",
                                              "mask", "lse", "key_mass", "probs", "scratch"};
@@ -23,6 +26,7 @@ const char *const feature_words[FEATURE_COUNT] = {
     [FEATURE_NO_KEYS] = "no keys",
     [FEATURE_DARK_ROWS] = "rows that see no key",
     [FEATURE_STRIDES] = "strides that are not those of a packed tensor",
+    [FEATURE_REVERSED] = "a negative stride",
     [FEATURE_TOKENS_FIRST] = "tokens before heads in memory",
     [FEATURE_LSE] = "lse",
     [FEATURE_KEY_MASS] = "key_mass",
@@ -30,6 +34,14 @@ const char *const feature_words[FEATURE_COUNT] = {
     [FEATURE_LENGTHS] = "other lengths of queries and keys",
     [FEATURE_HALVES] = "halves",
 };
+
+static int any_reversed(const struct op_case *c)
+{
+    for (int b = 0; b < BUF_SCRATCH; b++)
+        if (c->tensors[b]->rank && layout_is_reversed(c->tensors[b]))
+            return 1;
+    return 0;
+}
 
 static void note_features(struct op_case *c)
 {
@@ -47,7 +59,8 @@ static void note_features(struct op_case *c)
         [FEATURE_NO_KEYS] = k[2] == 0,
         [FEATURE_STRIDES] = layout_is_odd(&o->q) || layout_is_odd(&o->k) || layout_is_odd(&o->v) ||
                             layout_is_odd(&o->out),
-        [FEATURE_TOKENS_FIRST] = q[1] > 1 && o->q.stride[1] < o->q.stride[2],
+        [FEATURE_REVERSED] = any_reversed(c),
+        [FEATURE_TOKENS_FIRST] = q[1] > 1 && llabs(o->q.stride[1]) < llabs(o->q.stride[2]),
         [FEATURE_LSE] = o->lse.rank != 0,
         [FEATURE_KEY_MASS] = o->key_mass.rank != 0,
         [FEATURE_PROBS] = o->probs.rank != 0,
@@ -58,23 +71,39 @@ static void note_features(struct op_case *c)
         c->features |= has[f] ? 1u << f : 0;
 }
 
+__attribute__((format(printf, 2, 3))) static void say(struct op_case *c, const char *format, ...)
+{
+    const size_t used = strlen(c->text);
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(c->text + used, sizeof c->text - used, format, args);
+    va_end(args);
+}
+
+/* "k(4096,64,-64,1)"; of a tensor that need not be there its name at least. */
+static void say_strides(struct op_case *c, enum op_buffer b)
+{
+    const attn_tensor *t = c->tensors[b];
+    const int packed = layout_is_packed(t);
+    if (!t->rank || (packed && b <= BUF_OUT))
+        return;
+    say(c, " %s", names[b]);
+    for (uint32_t a = 0; a < t->rank && !packed; a++)
+        say(c, "%s%lld%s", a ? "," : "(", (long long)t->stride[a], a + 1 == t->rank ? ")" : "");
+}
+
+/* Strides where they are not a packed tensor's. */
 static void describe(struct op_case *c)
 {
     const attn_op_call *o = &c->call;
-    int n =
-        snprintf(c->text, sizeof c->text,
-                 "%s%d B%lld H%lld/%lld Nq%lld Nk%lld D%lld/%lld strides q(%lld,%lld,%lld,%lld)",
-                 o->q.code == ATTN_CODE_BFLOAT ? "bf" : "f", o->q.bits, (long long)o->q.shape[0],
-                 (long long)o->q.shape[1], (long long)o->k.shape[1], (long long)o->q.shape[2],
-                 (long long)o->k.shape[2], (long long)o->q.shape[3], (long long)o->v.shape[3],
-                 (long long)o->q.stride[0], (long long)o->q.stride[1], (long long)o->q.stride[2],
-                 (long long)o->q.stride[3]);
-    for (int b = BUF_BIAS; b < BUF_SCRATCH; b++)
-        if (c->tensors[b]->rank && n < (int)sizeof c->text)
-            n += snprintf(c->text + n, sizeof c->text - (size_t)n, " %s", names[b]);
-    if (o->flags & ATTN_CALL_BAND && n < (int)sizeof c->text)
-        snprintf(c->text + n, sizeof c->text - (size_t)n, " band[%lld,%lld]", (long long)o->band_lo,
-                 (long long)o->band_hi);
+    say(c, "%s%d B%lld H%lld/%lld Nq%lld Nk%lld D%lld/%lld",
+        o->q.code == ATTN_CODE_BFLOAT ? "bf" : "f", o->q.bits, (long long)o->q.shape[0],
+        (long long)o->q.shape[1], (long long)o->k.shape[1], (long long)o->q.shape[2],
+        (long long)o->k.shape[2], (long long)o->q.shape[3], (long long)o->v.shape[3]);
+    for (int b = 0; b < BUF_SCRATCH; b++)
+        say_strides(c, (enum op_buffer)b);
+    if (o->flags & ATTN_CALL_BAND)
+        say(c, " band[%lld,%lld]", (long long)o->band_lo, (long long)o->band_hi);
 }
 
 void op_case_words(struct op_case *c)
