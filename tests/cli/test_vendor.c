@@ -65,6 +65,42 @@ static void test_files(void **state)
     draws_not(arguments, 2, "model_index.json was refused", "NOT_ELF");
 }
 
+/* Files in the place of names in --processor, alone, joined, under a glob, as attention_op. */
+static void test_processor_files(void **state)
+{
+    static const struct {
+        const char *words, *parameters;
+    } right[] = {
+        {"./whole.so", ", Processor: \"com.acme.layer\", "},
+        {"lora+./whole.so", ", Processor: \"lora+com.acme.layer\", "},
+        {"'*attn2=./whole.so:attention_op=./mine.so'",
+         ", Processor: \"*attn2=com.acme.layer:attention_op=com.acme.flash\", "},
+        {"standard:slice_size=None,attention_op=./mine.so",
+         ", Processor: \"standard:slice_size=None,attention_op=com.acme.flash\", "},
+    };
+    char arguments[1024];
+    (void)state;
+    for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
+        assert_int_equal(symlink(flash, "mine.so"), 0);
+        assert_int_equal(symlink(layer, "whole.so"), 0);
+        (void)snprintf(arguments, sizeof arguments, "--processor %s", right[i].words);
+        if (quick_run(arguments) != 0) {
+            fail_msg("sag %s: %s", arguments, err_text);
+        }
+        picture_check("sag.png", 32, 48, right[i].parameters);
+        assert_int_equal(files_clear(), 3);
+    }
+    draws_not("--processor ./none.so", 2, "--processor: ./none.so", "No such file");
+    draws_not("--processor standard:attention_op=./none.so", 2, "--processor: ./none.so",
+              "No such file");
+    (void)snprintf(arguments, sizeof arguments, "--processor %s", flash);
+    draws_not(arguments, 2, flash, "has an op, and no processor");
+    (void)snprintf(arguments, sizeof arguments, "--processor standard:attention_op=%s", layer);
+    draws_not(arguments, 2, layer, "has a processor, and no op");
+    (void)snprintf(arguments, sizeof arguments, "--processor %s/model_index.json", demo_folder);
+    draws_not(arguments, 2, "--processor: ", "NOT_ELF");
+}
+
 static void test_processors(void **state)
 {
     static const char *const all[] = {"under com.acme.layer (first in down_blocks.", NULL};
@@ -116,8 +152,11 @@ static void test_refusal(void **state)
 static int all_tests(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ops),        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_processors), cmocka_unit_test(test_unknown),
+        cmocka_unit_test(test_ops),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_processor_files),
+        cmocka_unit_test(test_processors),
+        cmocka_unit_test(test_unknown),
         cmocka_unit_test(test_refusal),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

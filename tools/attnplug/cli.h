@@ -82,11 +82,23 @@ int cli_finish(int status);
 /* The registry with --plugin-path and --trust-all; logs to stderr. 0 or an exit status. */
 int cli_registry(attn_registry **registry);
 
-/* An op may be named by its plugin's file ("./x.so", with a slash in it), which is then searched
- * first and trusted as any other.  Before cli_registry, NULL and other names being nothing to do; 0
- * or an exit status.  After it *op becomes the file's id, which lives as long as the registry. */
+/* cli_files.c: an op may be named by its plugin's file ("./x.so", with a slash in it), which is
+ * then searched first and trusted as any other.  Before cli_registry, NULL and other names being
+ * nothing to do; 0 or an exit status.  After it *op becomes the file's id, which lives as long as
+ * the registry. */
 int cli_op_file(const char *op);
 int cli_op_of_file(attn_registry *registry, const char **op);
+
+/* The same for [GLOB=]NAME[+NAME][:PARAM=VALUE,...]: each NAME may be a file, and the value of the
+ * parameter attention_op.  *text becomes one with ids, which lives until cli_processor_free. */
+typedef struct {
+    char *cut, *ids;
+} cli_processor;
+int cli_processor_files(const char *text, cli_processor *p);
+int cli_processor_of_files(attn_registry *registry, const char **text, cli_processor *p);
+void cli_processor_free(cli_processor *p);
+/* Where the names begin: behind "GLOB=", in which there is no slash. */
+const char *cli_processor_names(const char *text);
 
 /* -- words ------------------------------------------------------------------------------------- */
 

@@ -6,8 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 int cli_registry(attn_registry **registry)
 {
@@ -19,53 +17,6 @@ int cli_registry(attn_registry **registry)
                                      .log = cli_log};
     attn_status status = attn_registry_open(&options, registry, &err);
     return status == ATTN_OK ? 0 : cli_fail("%s", err.text);
-}
-
-int cli_op_file(const char *op)
-{
-    cli_texts *paths = &cli_global.plugin_paths;
-    if (!op || !strchr(op, '/')) {
-        return 0;
-    }
-    if (access(op, R_OK) != 0) {
-        return cli_misuse("--op: %s: %s", op, strerror(errno));
-    }
-    if (paths->n == CLI_MAX_TEXTS) {
-        return cli_misuse("--op: %s: too many --plugin-path", op);
-    }
-    memmove(paths->items + 1, paths->items, paths->n++ * sizeof *paths->items);
-    paths->items[0] = op;
-    return 0;
-}
-
-static bool same_file(const char *a, const char *b)
-{
-    struct stat x;
-    struct stat y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-int cli_op_of_file(attn_registry *registry, const char **op)
-{
-    attn_file_info info = {.size = sizeof info};
-    if (!*op || !strchr(*op, '/')) {
-        return 0;
-    }
-    for (uint32_t i = 0; attn_registry_file(registry, i, &info) == ATTN_OK; i++) {
-        if (!same_file(info.path, *op)) {
-            continue;
-        }
-        if (info.verdict != ATTN_VERDICT_OK) {
-            return cli_misuse("--op: %s was refused: %s: %s", *op, attn_verdict_name(info.verdict),
-                              info.reason);
-        }
-        if (!info.op) {
-            return cli_misuse("--op: %s has a processor, and no op", *op);
-        }
-        *op = info.op->id;
-        return 0;
-    }
-    return cli_misuse("--op: %s: expected a plugin's file", *op);
 }
 
 static const struct {

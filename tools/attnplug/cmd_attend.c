@@ -217,7 +217,8 @@ int cmd_attend(int argc, char **argv)
     uint8_t code = 0, bits = 0;
     int first = 0;
     const cli_option options[] = {
-        {"op", CLI_TEXT, &a.op, "NAME", "the op (attnplug names lists them; default auto)"},
+        {"op", CLI_TEXT, &a.op, "NAME",
+         "the op: a name (attnplug names), a plugin's id or its file (auto)"},
         {"in", CLI_TEXT, &a.in, "F", "the inputs, a .safetensors file"},
         {"out", CLI_TEXT, &a.out, "G", "where to write the outputs"},
         {"device", CLI_TEXT, &a.device, "D", "cpu, cuda, cuda:1, cann (default cpu)"},

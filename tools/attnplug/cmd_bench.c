@@ -178,7 +178,8 @@ int cmd_bench(int argc, char **argv)
     char command[512];
     int first = 0, n_shapes = 0;
     const cli_option options[] = {
-        {"op", CLI_TEXTS, &a.ops, "NAME", "an op; may be repeated (default: all of the device)"},
+        {"op", CLI_TEXTS, &a.ops, "NAME",
+         "an op: a name, an id or a file; may be repeated (default: all of the device)"},
         {"shapes", CLI_TEXTS, &a.shapes, "SET",
          "sd15, sdxl, flux or B,H,Nq,Nk,D; may be repeated (default sd15)"},
         {"device", CLI_TEXT, &a.device, "D", "cpu, cuda, cuda:1 (default cpu)"},

@@ -162,10 +162,14 @@ static int run(arguments *a, const attn_device *device, uint64_t dtype)
     ATTN_ERROR_ON(err, 1024);
     work w = {.a = a};
     attn_registry *registry = NULL;
-    int failed = cli_op_file(a->op);
+    cli_processor files;
+    int failed = cli_processor_files(a->processor, &files);
+    failed = failed ? failed : cli_op_file(a->op);
     failed = failed ? failed : cli_registry(&registry);
     failed = failed ? failed : cli_op_of_file(registry, &a->op);
+    failed = failed ? failed : cli_processor_of_files(registry, &a->processor, &files);
     if (failed) {
+        cli_processor_free(&files);
         attn_registry_close(registry);
         return failed;
     }
@@ -181,6 +185,7 @@ static int run(arguments *a, const attn_device *device, uint64_t dtype)
     free(w.params);
     processor_words_clear(&w.words);
     layer_file_close(w.file);
+    cli_processor_free(&files);
     attn_registry_close(registry);
     return status == ATTN_OK ? CLI_OK : cli_fail("%s", err.text);
 }
@@ -193,9 +198,9 @@ int cmd_layer(int argc, char **argv)
     int first = 0;
     const cli_option options[] = {
         {"processor", CLI_TEXT, &a.processor, "NAME",
-         "NAME[+NAME][:param=value,...] (attnplug names lists the names)"},
+         "NAME[+NAME][:param=value,...]: names (attnplug names), plugins' ids or their files"},
         {"op", CLI_TEXT, &a.op, "NAME",
-         "the attention's op; the parameter attention_op goes before it"},
+         "the attention's op: a name, an id or a file; the parameter attention_op goes before it"},
         {"in", CLI_TEXT, &a.in, "F", "the layer and its inputs, a .safetensors file"},
         {"out", CLI_TEXT, &a.out, "G", "where to write out"},
         {"device", CLI_TEXT, &a.device, "D", "cpu, cuda, cuda:1 (default cpu)"},

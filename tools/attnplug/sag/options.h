@@ -29,6 +29,7 @@
 struct processor_option {
     char *glob; /* NULL: every layer */
     struct processor_words words;
+    cli_processor files;
 };
 
 struct prompts_options {

@@ -11,9 +11,10 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
     size_t n = 0;
     rows[n++] = (cli_option){"op", CLI_TEXT, &o->op, "NAME",
                              "for every attention: a name, a plugin's id or its file (auto)"};
-    rows[n++] = (cli_option){"processor", CLI_TEXTS, &o->processor_texts,
-                             "[GLOB=]NAME[+NAME][:PARAM=VALUE,...]",
-                             "for the UNet's layers that match; the last match wins (standard)"};
+    rows[n++] = (cli_option){
+        "processor", CLI_TEXTS, &o->processor_texts, "[GLOB=]NAME[+NAME][:PARAM=VALUE,...]",
+        "for the UNet's layers that match, a NAME being a name, an id or a file; the last "
+        "match wins (standard)"};
     rows[n++] =
         (cli_option){"cross-attention-kwargs", CLI_TEXTS, &o->kwargs_texts, "NAME=VALUE[,...]",
                      "for every processor in every pass, such as scale=0.5"};
@@ -45,22 +46,27 @@ static int names_check(attn_registry *registry, const char *names, const char *w
     return 0;
 }
 
-static int processor_read(struct processor_option *p, const char *text)
+static int words_read(struct processor_option *p, const char *text)
 {
     ATTN_ERROR_ON(err, 512);
-    const char *equals = strpbrk(text, "=:");
-    const char *words = text;
-    if (equals && *equals == '=') {
-        p->glob = strndup(text, (size_t)(equals - text));
-        if (!p->glob) {
-            return cli_fail("out of memory");
-        }
-        words = equals + 1;
-    }
-    if (processor_words_parse(words, &p->words, &err)) {
+    processor_words_clear(&p->words);
+    if (processor_words_parse(cli_processor_names(text), &p->words, &err)) {
         return cli_misuse("--processor %s: %s", text, err.text);
     }
     return 0;
+}
+
+static int processor_read(struct processor_option *p, const char *text)
+{
+    const char *names = cli_processor_names(text);
+    if (names != text) {
+        p->glob = strndup(text, (size_t)(names - text) - 1);
+        if (!p->glob) {
+            return cli_fail("out of memory");
+        }
+    }
+    int wrong = words_read(p, text);
+    return wrong ? wrong : cli_processor_files(text, &p->files);
 }
 
 static int kwargs_read(struct attention_options *o)
@@ -95,9 +101,16 @@ static int check(struct sag_arguments *a)
     for (uint32_t i = 0; i < o->processor_texts.n && !wrong; i++) {
         struct processor_option *p = &o->processors[o->n_processors++];
         wrong = processor_read(p, o->processor_texts.items[i]);
-        o->specs[i] = (attn_sag_processor){.glob = p->glob, .spec = p->words.spec};
     }
     return wrong ? wrong : kwargs_read(o);
+}
+
+/* From here on ids stand for files, in the picture's parameters too. */
+static int processor_find(attn_registry *registry, struct processor_option *p, const char **text)
+{
+    int wrong = cli_processor_of_files(registry, text, &p->files);
+    wrong = wrong ? wrong : words_read(p, *text);
+    return wrong ? wrong : names_check(registry, p->words.spec.processor, *text);
 }
 
 static int plugins(struct sag_arguments *a, attn_registry *registry)
@@ -107,7 +120,9 @@ static int plugins(struct sag_arguments *a, attn_registry *registry)
     attn_name name = {.size = sizeof name};
     int wrong = cli_op_of_file(registry, &o->op);
     for (uint32_t i = 0; i < o->n_processors && !wrong; i++) {
-        wrong = names_check(registry, o->specs[i].spec.processor, o->processor_texts.items[i]);
+        wrong = processor_find(registry, &o->processors[i], &o->processor_texts.items[i]);
+        o->specs[i] = (attn_sag_processor){.glob = o->processors[i].glob,
+                                           .spec = o->processors[i].words.spec};
     }
     if (!wrong && o->op && attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &name, &err)) {
         wrong = cli_misuse("--op: %s", err.text);
@@ -147,6 +162,7 @@ static void release(struct sag_arguments *a)
     struct attention_options *o = &a->attention;
     for (uint32_t i = 0; i < o->n_processors; i++) {
         processor_words_clear(&o->processors[i].words);
+        cli_processor_free(&o->processors[i].files);
         free(o->processors[i].glob);
     }
     for (uint32_t i = 0; i < o->n_kwargs; i++) {
