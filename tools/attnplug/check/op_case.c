@@ -93,7 +93,7 @@ static void draw_reversed(struct random *r, attn_op_call *c)
         return;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i]->rank && random_percent(r, 50))
-            layout_reverse(r, all[i]);
+            strided_reverse(r, all[i]);
 }
 
 /* -- what is promised of addresses

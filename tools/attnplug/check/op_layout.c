@@ -99,45 +99,11 @@ attn_tensor op_case_output(const struct sizes *s, int which)
     return t;
 }
 
-/* -- backwards
- * --------------------------------------------------------------------------------------- */
-
-void layout_reverse(struct random *r, attn_tensor *t)
-{
-    const int64_t axes = random_between(r, 1, (1 << t->rank) - 1);
-    for (uint32_t a = 0; a < t->rank; a++)
-        if (axes & (1 << a))
-            t->stride[a] = -t->stride[a];
-    while (t->align > 1 && layout_before(t) * (int64_t)tensor_element(t) % t->align != 0)
-        t->align /= 2;
-}
-
-int64_t layout_before(const attn_tensor *t)
-{
-    int64_t n = 0;
-    for (uint32_t a = 0; a < t->rank; a++)
-        n += t->shape[a] > 1 && t->stride[a] < 0 ? (t->shape[a] - 1) * -t->stride[a] : 0;
-    return n;
-}
-
-int64_t layout_behind(const attn_tensor *t)
-{
-    int64_t n = 1;
-    for (uint32_t a = 0; a < t->rank; a++)
-        n += t->shape[a] > 1 && t->stride[a] > 0 ? (t->shape[a] - 1) * t->stride[a] : 0;
-    return n;
-}
-
 int layout_is_packed(const attn_tensor *t)
 {
     attn_tensor packed = *t;
     stride(&packed, bhnd, 0);
     return !memcmp(packed.stride, t->stride, t->rank * sizeof *t->stride);
-}
-
-int layout_is_reversed(const attn_tensor *t)
-{
-    return layout_before(t) > 0;
 }
 
 int layout_is_odd(const attn_tensor *t)

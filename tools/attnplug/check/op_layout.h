@@ -3,6 +3,7 @@
 #define ATTNPLUG_CHECK_OP_LAYOUT_H
 
 #include "op_case.h"
+#include "strided.h"
 
 enum layout {
     LAYOUT_PACKED,       /* [B,H,N,D] */
@@ -18,15 +19,7 @@ attn_tensor layout_tensor(struct random *r, uint64_t dtype, int64_t b, int64_t h
 attn_tensor layout_map(struct random *r, const struct sizes *s, uint64_t dtype);
 /* One key and value for all heads or for all samples, as a view. */
 void layout_broadcast(struct random *r, attn_op_call *call);
-/* Makes one or more axes run backwards in memory; what is promised of element 0's address becomes
- * what then holds. */
-void layout_reverse(struct random *r, attn_tensor *t);
-/* Elements from the lowest address to element 0, and from there to behind the highest. */
-int64_t layout_before(const attn_tensor *t);
-int64_t layout_behind(const attn_tensor *t);
 int layout_is_packed(const attn_tensor *t);
-/* An axis with more than one element runs backwards. */
-int layout_is_reversed(const attn_tensor *t);
 /* Neither of the two usual orders, or gaps. */
 int layout_is_odd(const attn_tensor *t);
 

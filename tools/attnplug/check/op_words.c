@@ -38,7 +38,7 @@ const char *const feature_words[FEATURE_COUNT] = {
 static int any_reversed(const struct op_case *c)
 {
     for (int b = 0; b < BUF_SCRATCH; b++)
-        if (c->tensors[b]->rank && layout_is_reversed(c->tensors[b]))
+        if (c->tensors[b]->rank && strided_is_reversed(c->tensors[b]))
             return 1;
     return 0;
 }
