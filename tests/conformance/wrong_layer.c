@@ -5,6 +5,7 @@
 #include "right_layer.c"
 #undef attn_processor_v1
 
+#include <fenv.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -27,6 +28,20 @@ static attn_status wrong_bind(attn_processor *p, const attn_layer *l, const attn
     return bind(p, l, params, n_params, work, out, err);
 }
 
+#if defined(FAULT_ignores_strides)
+/* Hidden states as if they lay packed. */
+static attn_layer_call packed_call(const attn_layer_call *call)
+{
+    attn_layer_call packed = *call;
+    int64_t step = 1;
+    for (uint32_t i = packed.hidden.rank; i-- > 0;) {
+        packed.hidden.stride[i] = step;
+        step *= packed.hidden.shape[i];
+    }
+    return packed;
+}
+#endif
+
 static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
                                  attn_layer_plan **plan)
 {
@@ -39,7 +54,22 @@ static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
     void *volatile lost = malloc(500);
     (void)lost;
 #endif
+#if defined(FAULT_takes_any_call)
+    attn_layer_call known = *call;
+    known.size = sizeof known;
+    known.flags = 0;
+    known.ext = NULL;
+    return prepare(b, &known, plan);
+#elif defined(FAULT_ignores_mask)
+    attn_layer_call other = *call;
+    other.mask.rank = 0;
+    return prepare(b, &other, plan);
+#elif defined(FAULT_ignores_strides)
+    const attn_layer_call packed = packed_call(call);
+    return prepare(b, &packed, plan);
+#else
     return prepare(b, call, plan);
+#endif
 }
 
 #if defined(FAULT_shares_a_call)
@@ -59,6 +89,25 @@ static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
     attn_layer_call other = *call;
     other.bias.rank = 0;
     return run(plan, &other);
+#elif defined(FAULT_ignores_mask)
+    attn_layer_call other = *call;
+    other.mask.rank = 0;
+    return run(plan, &other);
+#elif defined(FAULT_ignores_strides)
+    const attn_layer_call packed = packed_call(call);
+    return run(plan, &packed);
+#elif defined(FAULT_writes_to_hidden)
+    attn_status s = run(plan, call);
+    if (call->hidden.data != call->out.data)
+        *(float *)call->hidden.data += 1;
+    return s;
+#elif defined(FAULT_writes_past_out)
+    attn_status s = run(plan, call);
+    int64_t last = 1;
+    for (uint32_t a = 0; a < call->out.rank; a++)
+        last += (call->out.shape[a] - 1) * call->out.stride[a];
+    ((volatile float *)call->out.data)[last] = 1;
+    return s;
 #elif defined(FAULT_counts_its_runs)
     static float runs;
     attn_status s = run(plan, call);
@@ -76,6 +125,20 @@ static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
     return run(plan, call);
 }
 
+static attn_status wrong_create(const attn_host *host, const attn_device *device,
+                                const attn_param *params, uint32_t n_params,
+                                attn_processor **processor, attn_error *err)
+{
+#if defined(FAULT_leaves_a_file)
+    (void)dup(2);
+#elif defined(FAULT_changes_rounding)
+    static int lives;
+    if (++lives > 25)
+        fesetround(FE_UPWARD);
+#endif
+    return create(host, device, params, n_params, processor, err);
+}
+
 const attn_processor_api attn_processor_v1 = {
     .head = {.magic = ATTN_MAGIC,
              .abi = ATTN_ABI,
@@ -87,7 +150,7 @@ const attn_processor_api attn_processor_v1 = {
              .version = "1.0.0",
              .vendor = "attnplug",
              .summary = "one fault"},
-    .create = create,
+    .create = wrong_create,
     .destroy = destroy,
     .bind = wrong_bind,
     .unbind = unbind,

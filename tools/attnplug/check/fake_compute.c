@@ -125,7 +125,7 @@ static attn_status data_check(attn_work *w, const char *what, const attn_tensor 
     if (!dry && t->align > 1 && (uintptr_t)t->data % t->align != 0)
         return fail(w, ATTN_INTERNAL, "fake: %s is not aligned to %" PRIu32 " as it promises", what,
                     t->align);
-    if (t->bits != 32 && t->code != ATTN_CODE_UINT)
+    if ((t->bits != 32 || t->code != ATTN_CODE_FLOAT) && t->code != ATTN_CODE_UINT)
         return fail(w, ATTN_UNSUPPORTED, "fake: %s is not fp32", what);
     return ATTN_OK;
 }
@@ -264,6 +264,8 @@ static attn_status attend_shapes(attn_work *w, const attn_op_call *c)
         if (wide[i]->rank && !fits)
             return fail(w, ATTN_INVALID, "fake: attend: %s is not [B, H, Nq, Nk]", names[i]);
     }
+    if (c->mask.rank && (c->mask.code != ATTN_CODE_UINT || c->mask.bits != 8))
+        return fail(w, ATTN_INVALID, "fake: attend: the mask is not bytes");
     if (c->lse.rank && (c->lse.rank != 3 || memcmp(c->lse.shape, scores, 3 * sizeof *scores) != 0))
         return fail(w, ATTN_INVALID, "fake: attend: lse is not [B, H, Nq]");
     if (c->key_mass.rank &&

@@ -1,56 +1,31 @@
 #include "layer_case.h"
 
-#include "guard.h"
 #include "random.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* -- tensors
- * ------------------------------------------------------------------------------------------ */
-
-static attn_tensor make(struct layer_case *c, uint32_t rank, int64_t a, int64_t b, int64_t d,
-                        int64_t e)
+static attn_tensor make(struct layer_case *c, const char *name, uint32_t rank, int64_t a, int64_t b,
+                        int64_t d, int64_t e)
 {
-    const int64_t shape[4] = {a, b, d, e};
-    attn_tensor t = {0};
-    int64_t step = 1;
-    t.device_type = ATTN_DEVICE_CPU;
-    t.code = ATTN_CODE_FLOAT;
-    t.bits = 32;
-    t.lanes = 1;
-    t.rank = rank;
-    for (uint32_t i = rank; i-- > 0;) {
-        t.shape[i] = shape[i];
-        t.stride[i] = step;
-        step *= shape[i];
-    }
-    t.data = c->n_blocks < LAYER_BLOCKS ? calloc((size_t)step + 1, sizeof(float)) : NULL;
-    if (t.data)
-        c->blocks[c->n_blocks++] = t.data;
-    else
-        t.rank = 0;
-    return t;
+    return layer_tensor_open(c, name, layer_tensor(rank, a, b, d, e), 0);
 }
 
-static void fill(attn_tensor *t, struct random *r, double center, double spread)
+static attn_tensor make_output(struct layer_case *c, const char *name, uint32_t rank, int64_t a,
+                               int64_t b, int64_t d, int64_t e)
 {
-    int64_t n = t->rank ? 1 : 0;
-    for (uint32_t i = 0; i < t->rank; i++)
-        n *= t->shape[i];
-    for (int64_t i = 0; i < n; i++)
-        ((float *)t->data)[i] = (float)(center + spread * random_normal(r));
+    return layer_tensor_open(c, name, layer_tensor(rank, a, b, d, e), 1);
 }
 
 static attn_linear linear(struct layer_case *c, struct random *r, int64_t out, int64_t in, int bias)
 {
     attn_linear l = {0};
-    l.weight = make(c, 2, out, in, 0, 0);
-    fill(&l.weight, r, 0, 1 / sqrt((double)in));
+    l.weight = make(c, "a weight", 2, out, in, 0, 0);
+    layer_fill(&l.weight, r, 0, 1 / sqrt((double)in));
     if (bias) {
-        l.bias = make(c, 1, out, 0, 0, 0);
-        fill(&l.bias, r, 0, 0.3);
+        l.bias = make(c, "a bias of a linear", 1, out, 0, 0, 0);
+        layer_fill(&l.bias, r, 0, 0.3);
     }
     return l;
 }
@@ -62,10 +37,10 @@ static attn_norm norm(struct layer_case *c, struct random *r, uint32_t kind, uin
     n.kind = kind;
     n.groups = groups;
     n.eps = 1e-5f;
-    n.weight = make(c, 1, channels, 0, 0, 0);
-    n.bias = make(c, 1, channels, 0, 0, 0);
-    fill(&n.weight, r, 1, 0.2);
-    fill(&n.bias, r, 0, 0.2);
+    n.weight = make(c, "a norm", 1, channels, 0, 0, 0);
+    n.bias = make(c, "a norm", 1, channels, 0, 0, 0);
+    layer_fill(&n.weight, r, 1, 0.2);
+    layer_fill(&n.bias, r, 0, 0.2);
     return n;
 }
 
@@ -159,64 +134,106 @@ static void describe(struct layer_case *c)
     static const char *const cross_norms[] = {"", " norm_cross", " norm_cross(groups)"};
     const attn_layer_call *o = &c->call;
     const attn_layer *l = &c->layer;
-    (void)snprintf(
-        c->text, sizeof c->text,
-        "B%lld tokens %lld keys %lld (%s%s) heads %lld x %lld channels %lld/%lld rank %u "
-        "flags %#x%s%s%s%s%s%s%s",
-        (long long)o->hidden.shape[0], (long long)c->tokens, (long long)c->keys,
-        o->encoder.rank ? "cross" : "self", forms[c->form], (long long)l->heads,
-        (long long)l->dim_head, (long long)l->query_dim, (long long)l->cross_dim, o->hidden.rank,
-        l->flags, l->group_norm.kind ? " group_norm" : "",
-        l->spatial_norm.kind ? " spatial_norm" : "", cross_norms[l->norm_cross.kind],
-        o->bias.rank ? " bias" : "", o->lse.rank ? " lse" : "", o->key_mass.rank ? " key_mass" : "",
-        o->probs.rank ? " probs" : "");
+    const int64_t *h = o->hidden.stride, *out = o->out.stride;
+    const int rank = (int)o->hidden.rank;
+    int n = snprintf(c->text, sizeof c->text,
+                     "B%lld tokens %lld keys %lld (%s%s) heads %lld x %lld channels %lld/%lld "
+                     "flags %#x%s%s%s%s%s%s%s%s hidden",
+                     (long long)o->hidden.shape[0], (long long)c->tokens, (long long)c->keys,
+                     o->encoder.rank ? "cross" : "self", forms[c->form], (long long)l->heads,
+                     (long long)l->dim_head, (long long)l->query_dim, (long long)l->cross_dim,
+                     l->flags, l->group_norm.kind ? " group_norm" : "",
+                     l->spatial_norm.kind ? " spatial_norm" : "", cross_norms[l->norm_cross.kind],
+                     o->bias.rank ? " bias" : "", o->mask.rank ? " mask" : "",
+                     o->lse.rank ? " lse" : "", o->key_mass.rank ? " key_mass" : "",
+                     o->probs.rank ? " probs" : "");
+    for (int i = 0; i < 2 * rank && n < (int)sizeof c->text; i++)
+        n +=
+            snprintf(c->text + n, sizeof c->text - (size_t)n, "%s%s%lld%s", i == rank ? " out" : "",
+                     i % rank ? "," : "(", (long long)(i < rank ? h[i] : out[i - rank]),
+                     i % rank == rank - 1 ? ")" : "");
 }
 
+/* Hidden states and out, alike for most: then a run may be in place. */
 static void draw_hidden(struct layer_case *c, struct random *r, int64_t B)
 {
     attn_layer_call *o = &c->call;
     const int64_t channels = c->layer.query_dim;
-    int64_t height = random_between(r, 1, 5), width = random_between(r, 1, 6);
+    const int64_t height = random_between(r, 1, 5), width = random_between(r, 1, 6);
+    const int picture = c->layer.spatial_norm.kind || random_percent(r, 40);
     c->tokens = height * width;
-    if (c->layer.spatial_norm.kind || random_percent(r, 40)) {
-        o->hidden = make(c, 4, B, channels, height, width);
-        o->out = make(c, 4, B, channels, height, width);
-    } else {
-        o->hidden = make(c, 3, B, c->tokens, channels, 0);
-        o->out = make(c, 3, B, c->tokens, channels, 0);
+    attn_tensor hidden = picture ? layer_tensor(4, B, channels, height, width)
+                                 : layer_tensor(3, B, c->tokens, channels, 0);
+    attn_tensor out = hidden;
+    if (random_percent(r, 25))
+        layer_lay_out(&hidden, random_percent(r, 50) ? LAY_GAPS : LAY_CHANNELS_LAST);
+    if (random_percent(r, 10)) {
+        hidden.stride[0] = -hidden.stride[0];
+        if (!picture)
+            hidden.stride[1] = -hidden.stride[1];
     }
+    if (random_percent(r, 80))
+        memcpy(out.stride, hidden.stride, sizeof out.stride);
+    o->hidden = layer_tensor_open(c, "hidden", hidden, 0);
+    o->out = layer_tensor_open(c, "out", out, 1);
     if (c->layer.spatial_norm.kind)
-        o->temb = make(c, 4, B, c->layer.spatial_norm.conv_y.weight.shape[1],
+        o->temb = make(c, "temb", 4, B, c->layer.spatial_norm.conv_y.weight.shape[1],
                        random_between(r, 1, 5), random_between(r, 1, 5));
+}
+
+static void draw_encoder(struct layer_case *c, struct random *r, int64_t B)
+{
+    const attn_layer *l = &c->layer;
+    attn_tensor encoder = layer_tensor(
+        3, B, c->keys, c->form == FORM_ADDED ? l->add_k.weight.shape[1] : l->cross_dim, 0);
+    if (random_percent(r, 15))
+        layer_lay_out(&encoder, LAY_GAPS);
+    if (random_percent(r, 10))
+        encoder.stride[1] = -encoder.stride[1];
+    c->call.encoder = layer_tensor_open(c, "encoder", encoder, 0);
+}
+
+/* What the layer's own attention gets and gives besides. */
+static void draw_attention(struct layer_case *c, struct random *r, int64_t B)
+{
+    attn_layer_call *o = &c->call;
+    const int64_t heads = c->layer.heads;
+    if (random_percent(r, 25))
+        o->bias = make(c, "bias", 4, B, heads, c->tokens, c->keys);
+    if (random_percent(r, 15)) {
+        attn_tensor mask = layer_tensor(4, B, heads, c->tokens, c->keys);
+        mask.code = ATTN_CODE_UINT;
+        mask.bits = 8;
+        o->mask = layer_tensor_open(c, "mask", mask, 0);
+    }
+    if (random_percent(r, 30))
+        o->lse = make_output(c, "lse", 3, B, heads, c->tokens, 0);
+    if (random_percent(r, 40))
+        o->key_mass = make_output(c, "key_mass", 2, B, c->keys, 0, 0);
+    if (random_percent(r, 20))
+        o->probs = make_output(c, "probs", 4, B, heads, c->tokens, c->keys);
 }
 
 static void draw_call(struct layer_case *c, struct random *r)
 {
     attn_layer_call *o = &c->call;
     const attn_layer *l = &c->layer;
-    int64_t B = random_between(r, 1, 3);
+    const int64_t B = random_between(r, 1, 3);
     o->size = sizeof *o;
     draw_hidden(c, r, B);
     if (c->keys)
-        o->encoder = make(c, 3, B, c->keys,
-                          c->form == FORM_ADDED ? l->add_k.weight.shape[1] : l->cross_dim, 0);
+        draw_encoder(c, r, B);
     else
         c->keys = c->tokens;
     if (c->form == FORM_ADDED && !(l->flags & ATTN_LAYER_ONLY_CROSS))
         c->keys += c->tokens;
     if (c->form == FORM_IMAGES) {
-        c->image = make(c, 4, B, random_between(r, 1, 2), random_between(r, 1, 5), l->cross_dim);
+        c->image =
+            make(c, "image", 4, B, random_between(r, 1, 2), random_between(r, 1, 5), l->cross_dim);
         o->images = &c->image;
         o->n_images = 1;
     }
-    if (random_percent(r, 25))
-        o->bias = make(c, 4, B, l->heads, c->tokens, c->keys);
-    if (random_percent(r, 30))
-        o->lse = make(c, 3, B, l->heads, c->tokens, 0);
-    if (random_percent(r, 40))
-        o->key_mass = make(c, 2, B, c->keys, 0, 0);
-    if (random_percent(r, 20))
-        o->probs = make(c, 4, B, l->heads, c->tokens, c->keys);
+    draw_attention(c, r, B);
     describe(c);
 }
 
@@ -234,9 +251,8 @@ int layer_case_open(struct layer_case *c, enum layer_form form, uint64_t seed, u
     c->index = index;
     draw_layer(c, &r);
     draw_call(c, &r);
-    for (int i = 0; i < c->n_blocks; i++)
-        if (!c->blocks[i])
-            return -1;
+    if (c->short_of_memory)
+        return -1;
     const int64_t B = c->call.hidden.shape[0], lines = B * c->tokens;
     c->want = wanted(lines * c->layer.query_dim);
     c->want_lse = wanted(lines * c->layer.heads);
@@ -248,38 +264,18 @@ int layer_case_open(struct layer_case *c, enum layer_form form, uint64_t seed, u
 int layer_case_refresh(struct layer_case *c, uint64_t data_seed)
 {
     struct random r = random_for(data_seed ^ c->seed, c->index);
-    fill(&c->call.hidden, &r, 0, 1);
+    layer_fill(&c->call.hidden, &r, 0, 1);
     if (data_seed == 1) { /* what a prompt decides stays */
-        fill(&c->call.encoder, &r, 0, 1);
-        fill(&c->call.bias, &r, 0, 1);
-        fill(&c->call.temb, &r, 0, 1);
-        fill(&c->image, &r, 0, 1);
+        layer_fill(&c->call.encoder, &r, 0, 1);
+        layer_fill(&c->call.bias, &r, 0, 1);
+        layer_fill(&c->call.temb, &r, 0, 1);
+        layer_fill(&c->image, &r, 0, 1);
+        layer_fill_mask(&c->call.mask, &r);
     }
+    for (int i = 0; i < c->n_blocks; i++)
+        c->blocks[i].filled = guard_bits(&c->blocks[i].guard);
     layer_case_poison(c);
     return layer_reference(c);
-}
-
-void layer_case_poison(struct layer_case *c)
-{
-    attn_tensor *outputs[] = {&c->call.out, &c->call.lse, &c->call.key_mass, &c->call.probs};
-    for (int i = 0; i < 4; i++) {
-        int64_t n = outputs[i]->rank ? 1 : 0;
-        for (uint32_t a = 0; a < outputs[i]->rank; a++)
-            n *= outputs[i]->shape[a];
-        if (n)
-            memset(outputs[i]->data, 0xFF, (size_t)n * sizeof(float));
-    }
-}
-
-void layer_case_close(struct layer_case *c)
-{
-    for (int i = 0; i < c->n_blocks; i++)
-        free(c->blocks[i]);
-    free(c->want);
-    free(c->want_lse);
-    free(c->want_mass);
-    free(c->want_probs);
-    memset(c, 0, sizeof *c);
 }
 
 attn_tensor layer_tokens(const attn_tensor *t)

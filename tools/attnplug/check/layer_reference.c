@@ -122,9 +122,10 @@ static attn_tensor heads_view(double *data, const struct layer_case *c, int64_t 
     return t;
 }
 
-/* [B, tokens, heads * d] from q, k and v; *ref is the caller's to close. NULL: no memory. */
+/* [B, tokens, heads * d] from q, k and v, and what `own` adds to the scores; *ref is the caller's
+ * to close. NULL: no memory. */
 static double *attend(const struct layer_case *c, double *q, double *k, double *v, int64_t keys,
-                      const attn_tensor *bias, struct reference *ref)
+                      const attn_layer_call *own, struct reference *ref)
 {
     const int64_t B = c->call.hidden.shape[0], H = c->layer.heads, d = c->layer.dim_head;
     attn_op_call a;
@@ -132,8 +133,10 @@ static double *attend(const struct layer_case *c, double *q, double *k, double *
     a.q = heads_view(q, c, c->tokens);
     a.k = heads_view(k, c, keys);
     a.v = heads_view(v, c, keys);
-    if (bias)
-        a.bias = *bias;
+    if (own) {
+        a.bias = own->bias;
+        a.mask = own->mask;
+    }
     a.scale = c->layer.scale;
     double *o = malloc(sizeof(double) * (size_t)(B * c->tokens * H * d + 1));
     if (!o || reference_open(ref, &a)) {
@@ -151,7 +154,7 @@ static int attend_own(struct layer_case *c, struct parts *p)
 {
     const int64_t B = c->call.hidden.shape[0], lines = B * c->layer.heads * c->tokens;
     struct reference ref;
-    p->o = attend(c, p->q, p->k, p->v, c->keys, &c->call.bias, &ref);
+    p->o = attend(c, p->q, p->k, p->v, c->keys, &c->call, &ref);
     if (!p->o)
         return -1;
     memcpy(c->want_lse, ref.lse, sizeof(double) * (size_t)lines);

@@ -2,15 +2,11 @@
 #include "on_device.h"
 #include "op_run.h"
 #include "op_tests.h"
+#include "surroundings.h"
 
-#include <dirent.h>
-#include <fenv.h>
-#include <locale.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 static attn_status create(const struct check *k, const attn_param *params, uint32_t n, attn_op **op,
                           attn_error *err)
@@ -272,40 +268,8 @@ void op_threads(const struct check *k, struct result *r)
 /* -- what is left behind
  * ----------------------------------------------------------------------------------- */
 
-static int entries(const char *folder)
-{
-    int n = 0;
-    DIR *d = opendir(folder);
-    while (d && readdir(d))
-        n++;
-    if (d)
-        closedir(d);
-    return n;
-}
-
 /* What a driver may keep for itself between two looks. */
 enum { DEVICE_SLACK = 16 << 20 };
-
-struct surroundings {
-    int threads, files, rounding, exceptions;
-    unsigned mxcsr;
-    char locale[64];
-    struct sigaction signals[32];
-};
-
-static void look_around(struct surroundings *s)
-{
-    memset(s, 0, sizeof *s);
-    s->threads = entries("/proc/self/task");
-    s->files = entries("/proc/self/fd");
-    s->rounding = fegetround();
-#if defined(__SSE2__)
-    s->mxcsr = __builtin_ia32_stmxcsr() & ~0x3Fu; /* less the sticky exception bits */
-#endif
-    (void)snprintf(s->locale, sizeof s->locale, "%s", setlocale(LC_ALL, NULL));
-    for (int n = 1; n < 32; n++)
-        sigaction(n, NULL, &s->signals[n]);
-}
 
 static void whole_life(const struct check *k, struct result *r, int64_t index)
 {
@@ -326,22 +290,6 @@ static void whole_life(const struct check *k, struct result *r, int64_t index)
     k->op->destroy(op);
 }
 
-static void compare_surroundings(const struct surroundings *a, const struct surroundings *b,
-                                 struct result *r)
-{
-    if (b->threads != a->threads)
-        finding(r, "%d threads are left", b->threads - a->threads);
-    if (b->files != a->files)
-        finding(r, "%d open files are left", b->files - a->files);
-    if (b->rounding != a->rounding || b->mxcsr != a->mxcsr)
-        finding(r, "the floating-point mode changed (MXCSR %04x, was %04x)", b->mxcsr, a->mxcsr);
-    if (strcmp(b->locale, a->locale) != 0)
-        finding(r, "the locale changed to %s", b->locale);
-    for (int n = 1; n < 32; n++)
-        if (b->signals[n].sa_handler != a->signals[n].sa_handler)
-            finding(r, "the handler of signal %d (%s) changed", n, strsignal(n));
-}
-
 void op_leaks(const struct check *k, struct result *r)
 {
     struct surroundings before, after;
@@ -353,13 +301,13 @@ void op_leaks(const struct check *k, struct result *r)
         whole_life(k, r, i);
     struct alloc_counts start = alloc_now();
     const size_t free_before = device_free_bytes(k);
-    look_around(&before);
+    surroundings_look(&before);
     for (int64_t i = first; i < end; i++)
         whole_life(k, r, i);
-    look_around(&after);
+    surroundings_look(&after);
     struct alloc_counts done = alloc_now();
     r->current = -1;
-    compare_surroundings(&before, &after, r);
+    surroundings_compare(&before, &after, r);
     const size_t free_after = device_free_bytes(k);
     if (free_before > free_after + DEVICE_SLACK)
         finding(r, "%zu bytes of device memory are left after %lld lives", free_before - free_after,

@@ -78,17 +78,38 @@ static attn_status want_weight(const attn_layer *l, const char *key, const attn_
     return ATTN_OK;
 }
 
+/* What is not known is refused, never ignored; an extension may say that it need not be known. */
+static attn_status check_known(const char *name, uint32_t flags, uint32_t known,
+                               const attn_ext *ext, attn_error *err)
+{
+    if (flags & ~known)
+        return refuse(err, ATTN_UNSUPPORTED, "layer %s: flags %#x, known are %#x", name, flags,
+                      known);
+    for (; ext; ext = ext->next)
+        if (ext->flags & ATTN_EXT_REQUIRED)
+            return refuse(err, ATTN_UNSUPPORTED, "layer %s: extension %s is not known", name,
+                          ext->id);
+    return ATTN_OK;
+}
+
 static attn_status check_layer(const attn_layer *l, attn_error *err)
 {
+    const uint32_t known = ATTN_LAYER_RESIDUAL | ATTN_LAYER_ONLY_CROSS |
+                           ATTN_LAYER_UPCAST_ATTENTION | ATTN_LAYER_UPCAST_SOFTMAX;
+    if (l->size < sizeof *l)
+        return refuse(err, ATTN_INVALID, "layer: size %u, expected %zu", l->size, sizeof *l);
     const int64_t inner = l->heads * l->dim_head;
-    if (l->size < sizeof *l || l->heads < 1 || l->dim_head < 1)
-        return refuse(err, ATTN_INVALID, "layer %s: %lld heads of %lld", l->name ? l->name : "?",
-                      (long long)l->heads, (long long)l->dim_head);
+    if (l->heads < 1 || l->dim_head < 1)
+        return refuse(err, ATTN_INVALID, "layer %s: %lld heads of %lld, expected 1 or more",
+                      l->name, (long long)l->heads, (long long)l->dim_head);
+    attn_status s = check_known(l->name, l->flags, known, l->ext, err);
+    if (s != ATTN_OK)
+        return s;
     if (l->group_norm.kind || l->norm_cross.kind || l->spatial_norm.kind || l->add_k.weight.rank ||
         (l->flags & ATTN_LAYER_ONLY_CROSS))
         return refuse(err, ATTN_UNSUPPORTED,
                       "layer %s: @NAME@ does no norms and no added projections", l->name);
-    attn_status s = want_weight(l, "to_q", &l->to_q, inner, l->query_dim, err);
+    s = want_weight(l, "to_q", &l->to_q, inner, l->query_dim, err);
     if (s == ATTN_OK)
         s = want_weight(l, "to_k", &l->to_k, inner, l->cross_dim, err);
     if (s == ATTN_OK)
@@ -219,17 +240,28 @@ static void forward(const attn_binding *b, const attn_layer_call *call)
     w->used = mark;
 }
 
+/* What forward() and compute do not see. */
+static attn_status check_call(const attn_layer *l, const attn_layer_call *call, attn_error *err)
+{
+    const attn_tensor *hidden = &call->hidden, *out = &call->out, *encoder = &call->encoder;
+    if (hidden->rank < 3 || hidden->rank > 4 || out->rank != hidden->rank)
+        return refuse(err, ATTN_INVALID, "layer %s: hidden states of rank %u, out of rank %u",
+                      l->name, hidden->rank, out->rank);
+    if (encoder->rank && (encoder->rank != 3 || encoder->shape[0] != hidden->shape[0]))
+        return refuse(err, ATTN_INVALID,
+                      "layer %s: encoder states of rank %u, batch %lld, not %lld", l->name,
+                      encoder->rank, (long long)encoder->shape[0], (long long)hidden->shape[0]);
+    return check_known(l->name, call->flags, ATTN_LAYER_CALL_SAME, call->ext, err);
+}
+
 static attn_status prepare(attn_binding *b, const attn_layer_call *call, attn_layer_plan **plan)
 {
+    if (call->size < sizeof *call) /* too short to be asked where a text may go */
+        return ATTN_INVALID;
     attn_work *w = call->work;
-    if (call->size < sizeof *call || call->hidden.rank < 3 || call->out.rank != call->hidden.rank)
-        return w->status = refuse(w->err, ATTN_INVALID,
-                                  "layer %s: hidden states of rank %u, out of rank %u",
-                                  b->layer->name, call->hidden.rank, call->out.rank);
-    for (const attn_ext *e = call->ext; e; e = e->next)
-        if (e->flags & ATTN_EXT_REQUIRED)
-            return w->status = refuse(w->err, ATTN_UNSUPPORTED, "extension %s is not known", e->id);
-    forward(b, call);
+    w->status = check_call(b->layer, call, w->err);
+    if (w->status == ATTN_OK)
+        forward(b, call);
     if (w->status != ATTN_OK)
         return w->status;
     attn_layer_plan *p = malloc(sizeof *p);
