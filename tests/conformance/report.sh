@@ -1,7 +1,7 @@
 #!/bin/sh
-# report.sh ATTNPLUG NARROW.so: what the report says of tests that are missing, alone, or saw nothing.
+# report.sh ATTNPLUG NARROW.so WRONG.so: what the report says of tests that are missing, alone, or saw nothing.
 set -eu
-attnplug=$1 plugin=$2
+attnplug=$1 plugin=$2 wrong=$3
 said=''
 # run STATUS ARGUMENT...: leaves what `attnplug check ARGUMENT...` says in $said.
 run() {
@@ -33,3 +33,14 @@ run 1 /proc/nonexistent.so
 says 'No such file or directory'
 run 1 /tmp
 says 'is a folder; expected a plugin'
+# A path that is no UTF-8 does not break the JSON; a command to repeat a case takes any path for one word.
+run 1 --json "$(printf '/none\377.so')"
+says '"path": "/none\\ufffd\.so"'
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp "$wrong" "$work/it's wrong.so"
+run 1 --test plain "$work/it's wrong.so"
+again=$(printf '%s\n' "$said" | sed -n 's/^ *again: attnplug //p')
+status=0
+eval "\"\$attnplug\" $again" >/dev/null || status=$?
+[ "$status" = 1 ]

@@ -1,4 +1,5 @@
 /* report.c: what came out. */
+#include "../cli.h"
 #include "check.h"
 
 #include <stdio.h>
@@ -12,26 +13,33 @@ static const char *word(enum verdict v)
                                : "none";
 }
 
-static void json_text(const char *s)
-{
-    putchar('"');
-    for (; *s; s++)
-        if (*s == '"' || *s == '\\')
-            printf("\\%c", *s);
-        else if ((unsigned char)*s < 0x20)
-            printf("\\u%04x", *s);
-        else
-            putchar(*s);
-    putchar('"');
-}
-
 enum { SHOWN = 12 }; /* failing cases named in the text; JSON has all that are known */
+
+/* A path as a shell takes it for one word. */
+static void quoted(const char *path, char *out, size_t bytes)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                                "/._-+=:,@%";
+    size_t n = 0;
+    if (path[strspn(path, plain)] == 0) {
+        (void)snprintf(out, bytes, "%s", path);
+        return;
+    }
+    n += (size_t)snprintf(out, bytes, "'");
+    for (; *path && n + 6 < bytes; path++) {
+        const char one[2] = {*path, 0};
+        n += (size_t)snprintf(out + n, bytes - n, "%s", *path == '\'' ? "'\\''" : one);
+    }
+    (void)snprintf(out + n, bytes - n, "'");
+}
 
 static void reproduce(const struct check_options *o, const struct result *r, int64_t index,
                       char *out, size_t bytes)
 {
     const int cpu = o->device.type == ATTN_DEVICE_CPU;
-    (void)snprintf(out, bytes, "attnplug check %s%s%s --test %s --seed %llu --case %lld", o->path,
+    char path[4096];
+    quoted(o->path, path, sizeof path);
+    (void)snprintf(out, bytes, "attnplug check %s%s%s --test %s --seed %llu --case %lld", path,
                    cpu ? "" : " --device ", cpu ? "" : o->device_text, r->name,
                    (unsigned long long)o->seed, (long long)index);
 }
@@ -44,17 +52,17 @@ static int64_t known(const struct result *r)
 /* The first failing case in words, and a command for each. */
 static void failing_json(const struct check_options *o, const struct result *r)
 {
-    char again[1024];
+    char again[4352];
     printf(", \"case\": ");
-    json_text(r->case_text);
+    cli_json_text(stdout, r->case_text);
     reproduce(o, r, r->first, again, sizeof again);
     printf(", \"reproduce\": ");
-    json_text(again);
+    cli_json_text(stdout, again);
     printf(", \"failing_cases\": %lld, \"failing\": [", (long long)r->n_failing);
     for (int64_t i = 0; i < known(r); i++) {
         reproduce(o, r, r->failing[i], again, sizeof again);
         printf("%s{\"case\": %lld, \"reproduce\": ", i ? ", " : "", (long long)r->failing[i]);
-        json_text(again);
+        cli_json_text(stdout, again);
         putchar('}');
     }
     putchar(']');
@@ -62,7 +70,7 @@ static void failing_json(const struct check_options *o, const struct result *r)
 
 static void failing_text(const struct check_options *o, const struct result *r)
 {
-    char again[1024];
+    char again[4352];
     reproduce(o, r, r->first, again, sizeof again);
     printf("        %lld case%s failed; the first: %s\n        again: %s\n",
            (long long)r->n_failing, r->n_failing == 1 ? "" : "s", r->case_text, again);
@@ -80,11 +88,11 @@ static void report_json(const struct check_options *o, const attn_head *head,
                         const struct result *r, int n)
 {
     printf("{\"path\": ");
-    json_text(o->path);
+    cli_json_text(stdout, o->path);
     printf(", \"id\": ");
-    json_text(head ? head->id : "");
+    cli_json_text(stdout, head ? head->id : "");
     printf(", \"version\": ");
-    json_text(head ? head->version : "");
+    cli_json_text(stdout, head ? head->version : "");
     printf(", \"seed\": %llu, \"tests\": [", (unsigned long long)o->seed);
     for (int i = 0; i < n; i++) {
         printf("%s\n  {\"test\": \"%s\", \"verdict\": \"%s\", \"cases\": %lld, \"taken\": %lld, "
@@ -93,7 +101,7 @@ static void report_json(const struct check_options *o, const attn_head *head,
                i ? "," : "", r[i].name, word(r[i].verdict), (long long)r[i].cases,
                (long long)r[i].taken, (long long)r[i].failed, r[i].worst,
                (long long)r[i].worst_case, r[i].seconds);
-        json_text(r[i].message);
+        cli_json_text(stdout, r[i].message);
         if (r[i].verdict == VERDICT_FAIL && r[i].first >= 0)
             failing_json(o, &r[i]);
         printf("}");
