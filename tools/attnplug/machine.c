@@ -12,7 +12,7 @@
 
 /* -- the processor ----------------------------------------------------------------------------- */
 
-static void cpu_name(char *name, size_t capacity)
+void machine_cpu_name(char *name, size_t capacity)
 {
     FILE *file = fopen("/proc/cpuinfo", "re");
     char line[512];
@@ -39,7 +39,7 @@ static void cpu_print(void)
 {
     char name[256];
     char about[256];
-    cpu_name(name, sizeof name);
+    machine_cpu_name(name, sizeof name);
     attn_computer_about(about, sizeof about);
     (void)printf("cpu      %s, cores allowed: %d\n         %s\n", name, cores_allowed(), about);
 }

@@ -1,8 +1,13 @@
-/* machine.h: what `attnplug --version` tells of this machine. */
+/* machine.h: what there is on this machine. */
 #ifndef ATTNPLUG_TOOLS_MACHINE_H
 #define ATTNPLUG_TOOLS_MACHINE_H
 
-/* Lines "<part>  <what was found>" on stdout; what is absent is said, nothing fails. */
+#include <stddef.h>
+
+/* The processor's name, for people. */
+void machine_cpu_name(char *name, size_t capacity);
+/* For `attnplug --version`. Lines "<part>  <what was found>" on stdout; what is absent is said,
+ * nothing fails. */
 void machine_print(void);
 
 #endif

@@ -1,6 +1,7 @@
 /* place_cpu.c: the CPU: its threads are the registry's pool. */
 #include "bench.h"
 
+#include "../machine.h"
 #include "error.h"
 #include "fma_peak.h"
 
@@ -105,23 +106,6 @@ static void cpu_close(struct bench_place *p)
     (void)p;
 }
 
-static void cpu_name(char *name, size_t bytes)
-{
-    char line[256];
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    (void)snprintf(name, bytes, "CPU");
-    while (f && fgets(line, sizeof line, f)) {
-        const char *colon = strchr(line, ':');
-        if (strncmp(line, "model name", 10) == 0 && colon) {
-            (void)snprintf(name, bytes, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-            break;
-        }
-    }
-    if (f) {
-        (void)fclose(f);
-    }
-}
-
 attn_status bench_place_cpu(const attn_device *device, struct bench_place *p, attn_error *err)
 {
     (void)err;
@@ -141,7 +125,7 @@ attn_status bench_place_cpu(const attn_device *device, struct bench_place *p, at
                               .drop = cpu_drop,
                               .floor_ms = cpu_floor,
                               .close = cpu_close};
-    cpu_name(p->name, sizeof p->name);
+    machine_cpu_name(p->name, sizeof p->name);
     (void)snprintf(p->versions, sizeof p->versions, "%ld processors online",
                    sysconf(_SC_NPROCESSORS_ONLN));
     return ATTN_OK;
