@@ -68,7 +68,8 @@ static void test_usage(void **state)
     expect(run("%s", ""), 2, "", "usage: attnplug COMMAND");
     assert_string_equal(out, "");
     expect(run("nonsense"), 2, "", "no command \"nonsense\"");
-    static const char *const commands[] = {"list", "names", "why", "attend", "bench"};
+    static const char *const commands[] = {"list",  "names",  "why", "attend",
+                                           "bench", "encode", "sag", "layer"};
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         expect(run("%s --help", commands[i]), 0, "usage: attnplug ", "");
         assert_string_equal(err, "");
@@ -297,20 +298,54 @@ static void test_attend(void **state)
     }
 }
 
+/* What must not be there afterwards. */
+static const char *unwritten(void)
+{
+    static char path[64];
+    (void)snprintf(path, sizeof path, "/tmp/attnplug-cli-%d.unwritten", getpid());
+    return path;
+}
+
 static void test_attend_errors(void **state)
 {
     char in_path[512];
+    const char *x = unwritten();
     (void)state;
     (void)snprintf(in_path, sizeof in_path, "%s/ops/attend_basic.safetensors", golden);
     expect(run("attend --in x"), 2, "", "--out is missing");
     expect(run("attend --out x"), 2, "", "--in is missing");
-    expect(run("attend --in /proc/nonexistent --out /tmp/x"), 1, "", "/proc/nonexistent");
-    expect(run("attend --in /dev/null --out /tmp/x"), 1, "", "/dev/null");
-    expect(run("attend --op nothing --in %s --out /tmp/x", in_path), 1, "",
-           "\"nothing\" is no processor or op");
+    expect(run("attend --in /proc/nonexistent --out %s", x), 1, "", "/proc/nonexistent");
+    expect(run("attend --in /dev/null --out %s", x), 1, "", "/dev/null");
+    expect(run("attend --op nothing --in %s --out %s", in_path, x), 2, "",
+           "--op: \"nothing\" is no processor or op");
     expect(run("attend --in %s --out /proc/nonexistent/x", in_path), 1, "", "/proc/nonexistent/x");
-    expect(run("attend --op cuda_flash --in %s --out /tmp/x", in_path), 1, "", "cuda_flash");
-    assert_int_not_equal(access("/tmp/x", F_OK), 0);
+    expect(run("attend --op cuda_flash --in %s --out %s", in_path, x), 1, "", "cuda_flash");
+    assert_int_not_equal(access(x, F_OK), 0);
+}
+
+static void test_layer_errors(void **state)
+{
+    const char *x = unwritten();
+    (void)state;
+    expect(run("layer --in x --out %s", x), 2, "", "--processor is missing");
+    expect(run("layer --processor standard --out %s", x), 2, "", "--in is missing");
+    expect(run("layer --processor standard --in x"), 2, "", "--out is missing");
+    expect(run("layer --processor standard --op nothing --in x --out %s", x), 2, "",
+           "--op: \"nothing\" is no processor or op");
+    expect(run("layer --processor standard --dtype f64 --in x --out %s", x), 2, "",
+           "--dtype: \"f64\", expected f32, f16 or bf16");
+    expect(run("layer --processor nothing --in x --out %s", x), 2, "",
+           "--processor nothing: \"nothing\" is no processor");
+    expect(run("layer --processor standard:scale --in x --out %s", x), 2, "", "name=value");
+    expect(run("layer --processor math --in x --out %s", x), 2, "", "which --op takes");
+    expect(run("layer --processor ./none.so --in x --out %s", x), 2, "",
+           "--processor: ./none.so: No such file");
+    expect(run("layer --processor %s --in x --out %s", no_lse, x), 2, "",
+           "has an op, and no processor");
+    expect(run("layer --processor standard:attention_op=%s --in /proc/nonexistent --out %s", no_lse,
+               x),
+           1, "", "/proc/nonexistent");
+    assert_int_not_equal(access(x, F_OK), 0);
 }
 
 /* An op without lse, named by its file, its id, and its id's last part. */
@@ -415,8 +450,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_pages),       cmocka_unit_test(test_list),
         cmocka_unit_test(test_names),       cmocka_unit_test(test_why),
         cmocka_unit_test(test_attend),      cmocka_unit_test(test_attend_errors),
-        cmocka_unit_test(test_attend_less), cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_bench),       cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_attend_less), cmocka_unit_test(test_layer_errors),
+        cmocka_unit_test(test_folders),     cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_tune),
     };
     if (argc < 4) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN OP.so\n", argv[0]);

@@ -88,6 +88,8 @@ int cli_registry(attn_registry **registry);
  * the registry. */
 int cli_op_file(const char *op);
 int cli_op_of_file(attn_registry *registry, const char **op);
+/* 0 where op is NULL, or a name or id of one; else the exit status. */
+int cli_op_known(attn_registry *registry, const char *op);
 
 /* The same for [GLOB=]NAME[+NAME][:PARAM=VALUE,...]: each NAME may be a file, and the value of the
  * parameter attention_op.  *text becomes one with ids, which lives until cli_processor_free. */
@@ -97,6 +99,8 @@ typedef struct {
 int cli_processor_files(const char *text, cli_processor *p);
 int cli_processor_of_files(attn_registry *registry, const char **text, cli_processor *p);
 void cli_processor_free(cli_processor *p);
+/* 0 where each of the names that "+" joins is one of a processor; `text` is what was typed. */
+int cli_processor_known(attn_registry *registry, const char *names, const char *text);
 /* Where the names begin: behind "GLOB=", in which there is no slash. */
 const char *cli_processor_names(const char *text);
 
@@ -104,7 +108,7 @@ const char *cli_processor_names(const char *text);
 
 /* "cpu", "cuda", "cuda:1", "cann". False: printed what is wrong. */
 bool cli_device(const char *text, attn_device *device);
-/* "f32", "f16", "bf16". */
+/* "f32", "f16", "bf16", "f64". */
 bool cli_dtype(const char *text, uint8_t *code, uint8_t *bits);
 /* "2,8,4096,4096,40": n numbers of at least 1. */
 bool cli_shape(const char *text, int64_t *shape, int n);

@@ -1,5 +1,8 @@
-/* cli_files.c: plugins named by their files, wherever a name is taken. */
+/* cli_files.c: plugins named by their files, wherever a name is taken; names that are none. */
 #include "cli.h"
+
+#include "attn_router.h"
+#include "error.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -72,6 +75,15 @@ int cli_op_file(const char *op)
 int cli_op_of_file(attn_registry *registry, const char **op)
 {
     return id_of(registry, "op", true, op);
+}
+
+int cli_op_known(attn_registry *registry, const char *op)
+{
+    ATTN_ERROR_ON(err, 1280);
+    attn_name name = {.size = sizeof name};
+    return op && attn_name_find_in(registry, op, ATTN_NAME_OPS, &name, &err)
+               ? cli_misuse("--op: %s", err.text)
+               : 0;
 }
 
 /* -- a processor's words: [GLOB=]NAME[+NAME][:PARAM=VALUE,...] --------------------------------- */
@@ -169,6 +181,30 @@ int cli_processor_of_files(attn_registry *registry, const char **text, cli_proce
         *text = p->ids;
     }
     return wrong;
+}
+
+int cli_processor_known(attn_registry *registry, const char *names, const char *text)
+{
+    char one[128];
+    for (const char *name = names; name;) {
+        const char *plus = strchr(name, '+');
+        size_t n = plus ? (size_t)(plus - name) : strlen(name);
+        ATTN_ERROR_ON(err, 1280);
+        attn_name found = {.size = sizeof found};
+        if (!n || n >= sizeof one) {
+            return cli_misuse("--processor %s: expected a processor's name", text);
+        }
+        memcpy(one, name, n);
+        one[n] = 0;
+        if (attn_name_find_in(registry, one, ATTN_NAME_PROCESSORS, &found, &err)) {
+            return cli_misuse("--processor %s: %s", text, err.text);
+        }
+        if (!found.processor) {
+            return cli_misuse("--processor %s: %s is an op, which --op takes", text, one);
+        }
+        name = plus ? plus + 1 : NULL;
+    }
+    return 0;
 }
 
 void cli_processor_free(cli_processor *p)

@@ -197,6 +197,7 @@ static int run(arguments *a, const attn_device *device, uint8_t code, uint8_t bi
     int failed = cli_op_file(a->op);
     failed = failed ? failed : cli_registry(&registry);
     failed = failed ? failed : cli_op_of_file(registry, &a->op);
+    failed = failed ? failed : cli_op_known(registry, a->op);
     if (failed) {
         attn_registry_close(registry);
         return failed;

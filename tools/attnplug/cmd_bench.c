@@ -22,7 +22,10 @@ static int choose_ops(const arguments *a, struct bench *b, char ids[BENCH_MAX_OP
 {
     ATTN_ERROR_ON(err, 256);
     attn_file_info file = {.size = sizeof file};
-    for (uint32_t i = 0; i < a->ops.n && b->n_ops < BENCH_MAX_OPS; i++) {
+    if (a->ops.n > BENCH_MAX_OPS) {
+        return cli_misuse("--op: given %u times, expected at most %d", a->ops.n, BENCH_MAX_OPS);
+    }
+    for (uint32_t i = 0; i < a->ops.n; i++) {
         if (attn_op_id_in(b->registry, a->ops.items[i], b->place->device.runtime, ids[b->n_ops],
                           &err) != ATTN_OK) {
             return cli_misuse("%s", err.text);

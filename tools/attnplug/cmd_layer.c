@@ -115,10 +115,7 @@ static attn_status make_call(work *w, attn_registry *registry, attn_error *err)
 
 static attn_status read_all(work *w, attn_registry *registry, attn_error *err)
 {
-    attn_status status = processor_words_parse(w->a->processor, &w->words, err);
-    if (status == ATTN_OK) {
-        status = layer_file_open(w->a->in, &w->file, err);
-    }
+    attn_status status = layer_file_open(w->a->in, &w->file, err);
     if (status == ATTN_OK) {
         w->words.spec.op = w->a->op;
         status = join_params(w, err);
@@ -157,6 +154,25 @@ static attn_status write_out(const work *w, attn_error *err)
     return safetensors_write(w->a->out, &out, 1, &processor, 1, err);
 }
 
+static int plugins_find(arguments *a, cli_processor *files, attn_registry **registry)
+{
+    int failed = cli_op_file(a->op);
+    failed = failed ? failed : cli_registry(registry);
+    failed = failed ? failed : cli_op_of_file(*registry, &a->op);
+    failed = failed ? failed : cli_op_known(*registry, a->op);
+    return failed ? failed : cli_processor_of_files(*registry, &a->processor, files);
+}
+
+/* The processor's words, with names that are there. */
+static int words_read(work *w, attn_registry *registry)
+{
+    ATTN_ERROR_ON(err, 512);
+    if (processor_words_parse(w->a->processor, &w->words, &err)) {
+        return cli_misuse("--processor %s: %s", w->a->processor, err.text);
+    }
+    return cli_processor_known(registry, w->words.spec.processor, w->a->processor);
+}
+
 static int run(arguments *a, const attn_device *device, uint64_t dtype)
 {
     ATTN_ERROR_ON(err, 1024);
@@ -164,11 +180,10 @@ static int run(arguments *a, const attn_device *device, uint64_t dtype)
     attn_registry *registry = NULL;
     cli_processor files;
     int failed = cli_processor_files(a->processor, &files);
-    failed = failed ? failed : cli_op_file(a->op);
-    failed = failed ? failed : cli_registry(&registry);
-    failed = failed ? failed : cli_op_of_file(registry, &a->op);
-    failed = failed ? failed : cli_processor_of_files(registry, &a->processor, &files);
+    failed = failed ? failed : plugins_find(a, &files, &registry);
+    failed = failed ? failed : words_read(&w, registry);
     if (failed) {
+        processor_words_clear(&w.words);
         cli_processor_free(&files);
         attn_registry_close(registry);
         return failed;
@@ -229,6 +244,9 @@ int cmd_layer(int argc, char **argv)
     }
     if (!cli_device(a.device, &device) || !cli_dtype(a.dtype, &code, &bits)) {
         return CLI_USAGE;
+    }
+    if (bits == 64) {
+        return cli_misuse("--dtype: \"%s\", expected f32, f16 or bf16", a.dtype);
     }
     const uint64_t dtype = bits == 32                 ? ATTN_DTYPE_F32
                            : code == ATTN_CODE_BFLOAT ? ATTN_DTYPE_BF16

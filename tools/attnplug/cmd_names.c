@@ -51,7 +51,7 @@ static void print_found(attn_registry *registry, bool json)
         if (json) {
             print_json(&name, info.path, false);
         } else if (strncmp(head->id, own, sizeof own - 1) != 0 ||
-                   strchr(head->id + sizeof own, '.')) {
+                   strchr(head->id + sizeof own - 1, '.')) {
             (void)printf("%s", headed ? "" : "\nFOUND IN FOLDERS (attnplug list says which)\n");
             headed = true;
             print_line(&name);

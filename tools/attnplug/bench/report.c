@@ -19,7 +19,10 @@ static bool on_cpu(const struct bench *b)
 
 static const char *dtype(const struct bench *b)
 {
-    return b->code == ATTN_CODE_BFLOAT ? "bf16" : b->bits == 16 ? "f16" : "f32";
+    return b->code == ATTN_CODE_BFLOAT ? "bf16"
+           : b->bits == 16             ? "f16"
+           : b->bits == 64             ? "f64"
+                                       : "f32";
 }
 
 void bench_table_head(const struct bench *b)

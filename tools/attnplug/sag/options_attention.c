@@ -21,31 +21,6 @@ static size_t rows(struct sag_arguments *a, cli_option *rows)
     return n;
 }
 
-/* Each of the names that "+" joins has to be known. */
-static int names_check(attn_registry *registry, const char *names, const char *whole)
-{
-    char one[128];
-    for (const char *name = names; name;) {
-        const char *plus = strchr(name, '+');
-        size_t n = plus ? (size_t)(plus - name) : strlen(name);
-        ATTN_ERROR_ON(err, 1280);
-        attn_name found = {.size = sizeof found};
-        if (!n || n >= sizeof one) {
-            return cli_misuse("--processor %s: expected a processor's name", whole);
-        }
-        memcpy(one, name, n);
-        one[n] = 0;
-        if (attn_name_find_in(registry, one, ATTN_NAME_PROCESSORS, &found, &err)) {
-            return cli_misuse("--processor %s: %s", whole, err.text);
-        }
-        if (!found.processor) {
-            return cli_misuse("--processor %s: %s is an op, which --op takes", whole, one);
-        }
-        name = plus ? plus + 1 : NULL;
-    }
-    return 0;
-}
-
 static int words_read(struct processor_option *p, const char *text)
 {
     ATTN_ERROR_ON(err, 512);
@@ -110,24 +85,19 @@ static int processor_find(attn_registry *registry, struct processor_option *p, c
 {
     int wrong = cli_processor_of_files(registry, text, &p->files);
     wrong = wrong ? wrong : words_read(p, *text);
-    return wrong ? wrong : names_check(registry, p->words.spec.processor, *text);
+    return wrong ? wrong : cli_processor_known(registry, p->words.spec.processor, *text);
 }
 
 static int plugins(struct sag_arguments *a, attn_registry *registry)
 {
     struct attention_options *o = &a->attention;
-    ATTN_ERROR_ON(err, 1280);
-    attn_name name = {.size = sizeof name};
     int wrong = cli_op_of_file(registry, &o->op);
     for (uint32_t i = 0; i < o->n_processors && !wrong; i++) {
         wrong = processor_find(registry, &o->processors[i], &o->processor_texts.items[i]);
         o->specs[i] = (attn_sag_processor){.glob = o->processors[i].glob,
                                            .spec = o->processors[i].words.spec};
     }
-    if (!wrong && o->op && attn_name_find_in(registry, o->op, ATTN_NAME_OPS, &name, &err)) {
-        wrong = cli_misuse("--op: %s", err.text);
-    }
-    return wrong;
+    return wrong ? wrong : cli_op_known(registry, o->op);
 }
 
 static void open_(struct sag_arguments *a, attn_sag_open_options *o)
