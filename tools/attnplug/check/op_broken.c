@@ -159,19 +159,24 @@ static const struct {
     {"a required extension that nobody knows", extension},
 };
 
-/* A call that would be taken but for what is broken in it, where one is known. */
-static void whole_call(const struct check *k, struct op_case *c)
+/* A call that is taken as it is, and of which every break breaks something.  0, or -1 where none is
+ * found: then an op refuses all of them for reasons of its own. */
+static int whole_call(const struct check *k, attn_op *op, struct op_case *c)
 {
+    enum { TRIES = 2000 };
     struct random r = random_for(k->options->seed + 8, 0);
     const struct plain_shape *known = op_takes_pick(&r, k->op->head.dtypes);
     if (known) {
         op_case_plain(c, known, 2, 2);
-        return;
+        return 0;
     }
-    op_case_draw(c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, 0);
-    /* Shapes that every break breaks. */
-    c->call.q.shape[1] = c->call.k.shape[1] = c->call.v.shape[1] = c->call.out.shape[1] = 2;
-    c->call.q.shape[2] = c->call.out.shape[2] = 5;
+    for (uint64_t i = 0; i < TRIES; i++) {
+        op_case_draw(c, KIND_PLAIN, k->op->head.dtypes, k->options->seed + 8, i);
+        if (c->call.q.shape[2] > 1 && c->call.k.shape[2] > 1 &&
+            k->op->supports(op, &c->call, NULL) == ATTN_OK)
+            return 0;
+    }
+    return -1;
 }
 
 static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_t index,
@@ -180,7 +185,7 @@ static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_
     struct op_case c;
     attn_op_plan *plan = NULL;
     uint64_t scratch = 0;
-    whole_call(k, &c);
+    const int whole = whole_call(k, op, &c) == 0;
     begin_case(r, index, breaks[index].what);
     breaks[index].apply(&c.call);
     caught_clear(e);
@@ -193,7 +198,7 @@ static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_
         finding(r, "%s: %s takes it", breaks[index].what, can == ATTN_OK ? "supports" : "prepare");
     if (s == ATTN_OK)
         k->op->release(plan);
-    r->taken++;
+    r->taken += whole;
 }
 
 void op_broken(const struct check *k, struct result *r)
@@ -201,7 +206,7 @@ void op_broken(const struct check *k, struct result *r)
     struct caught e;
     int64_t n = sizeof breaks / sizeof *breaks, only = k->options->case_index;
     attn_op *op = instance_open(k, k->host, r);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, r))
         return;
     for (int64_t i = 0; i < n; i++)
         if (only < 0 || only == i)
@@ -209,10 +214,9 @@ void op_broken(const struct check *k, struct result *r)
     /* An extension that is not required is passed over. */
     static const attn_ext optional = {NULL, "example.unknown/1", sizeof optional, 0};
     struct op_case c;
-    whole_call(k, &c);
-    attn_status plain = k->op->supports(op, &c.call, NULL);
+    const int whole = whole_call(k, op, &c) == 0;
     c.call.ext = &optional;
-    if (plain == ATTN_OK && k->op->supports(op, &c.call, NULL) != ATTN_OK)
+    if (whole && k->op->supports(op, &c.call, NULL) != ATTN_OK)
         finding(r, "refuses a call for an extension that is not required");
     r->current = -1;
     caught_close(&e);

@@ -100,7 +100,7 @@ void op_case_words(struct op_case *c);
 void op_case_device(const attn_device *device);
 
 /* op_edge.c: edge `number` of the contract (from 1 to EDGE_COUNT) in a case of these sizes. */
-enum { EDGE_COUNT = 18 };
+enum { EDGE_COUNT = 19 };
 void op_edge_sizes(int number, struct sizes *s);
 void op_edge_options(struct op_case *c, const struct sizes *s);
 /* What the edge wants in this place of its bias or mask, else `value`. */

@@ -16,6 +16,7 @@ enum edge {
     EDGE_MASK_ONE,  /* each sees the first key alone */
     EDGE_BAND_NONE, /* no row sees anything */
     EDGE_BAND_SOME, /* the last ones see nothing */
+    EDGE_BAND_WIDE, /* bounds that hide nothing, next to where sums of them overflow */
     EDGE_CAUSAL,
     EDGE_CAUSAL_END, /* more queries than keys: the first ones see nothing */
     EDGE_BIAS_ROW,   /* row 0 is minus infinity */
@@ -83,6 +84,9 @@ void op_edge_options(struct op_case *c, const struct sizes *s)
         break;
     case EDGE_BAND_SOME:
         band(o, s->Nk / 2, INT64_MAX);
+        break;
+    case EDGE_BAND_WIDE:
+        band(o, INT64_MIN + 1, INT64_MAX - 1);
         break;
     case EDGE_CAUSAL:
         band(o, INT64_MIN, 0);

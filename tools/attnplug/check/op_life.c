@@ -27,7 +27,7 @@ void op_life(const struct check *k, struct result *r)
         finding(r, "query: answers an id that nobody defined");
 
     struct caught e;
-    if (caught_open(&e))
+    if (caught_open(&e, r))
         return;
     attn_param strange = {"no_such_parameter", ATTN_PARAM_INT, 0, 1, 0, NULL, NULL};
     attn_op *other = NULL;
@@ -99,7 +99,7 @@ void op_replay(const struct check *k, struct result *r)
     int64_t first, end;
     struct caught e;
     attn_op *op = instance_open(k, k->host, r);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, r))
         return;
     case_range(k, 20, 200, &first, &end);
     for (int64_t i = first; i < end; i++) {
@@ -126,7 +126,7 @@ void op_allocation(const struct check *k, struct result *r)
         return;
     }
     attn_op *op = instance_open(k, k->host, r);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, r))
         return;
     case_range(k, 20, 100, &first, &end);
     for (int64_t i = first; i < end; i++) {
@@ -167,7 +167,7 @@ void op_order(const struct check *k, struct result *r)
             struct caught e;
             attn_op_plan *plan;
             attn_op *op = instance_open(k, hosts[h], r);
-            if (!op || caught_open(&e))
+            if (!op || caught_open(&e, r))
                 return;
             op_case_draw(&c, KIND_ANY, k->op->head.dtypes, k->options->seed + 5, (uint64_t)i);
             begin_case(r, i, c.text);
@@ -203,7 +203,7 @@ static void *work(void *arg)
     struct worker *w = arg;
     struct caught e;
     attn_op *op = w->op ? w->op : instance_open(w->k, w->k->host, &w->own);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, &w->own))
         return NULL;
     for (int64_t i = w->first; i < w->end; i++) {
         struct op_case c;
@@ -277,7 +277,7 @@ static void whole_life(const struct check *k, struct result *r, int64_t index)
     struct caught e;
     attn_op_plan *plan;
     attn_op *op = instance_open(k, k->host, r);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, r))
         return;
     op_case_draw(&c, KIND_ANY, k->op->head.dtypes, k->options->seed + 7, (uint64_t)index);
     begin_case(r, index, c.text);

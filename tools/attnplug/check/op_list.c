@@ -14,7 +14,7 @@ const struct test op_tests[] = {
     {"edges", "sizes of 0 and 1, rows that see nothing, minus infinities, huge scores, in turn",
      op_edges, NULL},
     {"long", "thousands of keys", op_long, NULL},
-    {"nonfinite", "NaN and infinities in the inputs stay in their rows", op_nonfinite, NULL},
+    {"nonfinite", "NaN and infinities in the queries stay in their rows", op_nonfinite, NULL},
     {"replay", "the same plan again: same bits, whatever scratch and outputs held", op_replay,
      "whether a plan can run again"},
     {"allocation", "run takes no memory from the heap", op_allocation, "whether run takes memory"},

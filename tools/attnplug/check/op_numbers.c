@@ -33,10 +33,8 @@ static void many(const struct check *k, struct result *r, enum op_kind kind, int
     attn_op *op = instance_open(k, k->host, r);
     if (!op)
         return;
-    if (caught_open(&e)) {
-        finding(r, "no memory");
+    if (caught_open(&e, r))
         return;
-    }
     case_range(k, quick, full, &first, &end);
     for (int64_t i = first; i < end; i++)
         one(k, op, &e, kind, i, r);
@@ -185,7 +183,7 @@ void op_nonfinite(const struct check *k, struct result *r)
     int64_t first, end;
     struct caught e;
     attn_op *op = instance_open(k, k->host, r);
-    if (!op || caught_open(&e))
+    if (!op || caught_open(&e, r))
         return;
     case_range(k, 30, 200, &first, &end);
     for (int64_t i = first; i < end; i++)

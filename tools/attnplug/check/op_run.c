@@ -6,10 +6,12 @@
 #include <stdio.h>
 #include <string.h>
 
-int caught_open(struct caught *c)
+int caught_open(struct caught *c, struct result *r)
 {
-    if (guard_open(&c->buffer, 160, 1, 0))
+    if (guard_open(&c->buffer, 160, 1, 0)) {
+        finding(r, "no memory for error texts");
         return -1;
+    }
     c->err = (attn_error){sizeof c->err, 160, (char *)c->buffer.data, 0};
     caught_clear(c);
     return 0;

@@ -11,7 +11,8 @@ struct caught {
     struct guard buffer;
     attn_error err;
 };
-int caught_open(struct caught *c);
+/* 0, or -1 after a finding. */
+int caught_open(struct caught *c, struct result *r);
 void caught_clear(struct caught *c);
 /* After a refusal: a line that is there, ended and within its capacity, else a finding. */
 void caught_look(struct caught *c, struct result *r, const char *function, attn_status s);

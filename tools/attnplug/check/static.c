@@ -50,15 +50,16 @@ static int symbol_range(const elf_file *f, uint32_t *first, uint32_t *end)
         return -1;
     uint64_t buckets = f->gnu_hash + 16 + 8 * (uint64_t)h[2];
     uint64_t chains = buckets + 4 * (uint64_t)h[0];
+    uint32_t last = 0; /* the highest that a bucket begins with: its chain is the last one */
     *first = *end = h[1];
     for (uint32_t b = 0; b < h[0]; b++)
-        if (elf_read_at(f, buckets + 4 * (uint64_t)b, &word, 4) && word > *end)
-            *end = word;
-    if (*end == h[1] && h[0] && !(elf_read_at(f, buckets, &word, 4) && word))
-        return 0;
-    while (elf_read_at(f, chains + 4 * (uint64_t)(*end - h[1]), &word, 4) && !(word & 1))
-        ++*end;
-    ++*end;
+        if (elf_read_at(f, buckets + 4 * (uint64_t)b, &word, 4) && word > last)
+            last = word;
+    if (last < h[1])
+        return 0; /* no exports */
+    while (elf_read_at(f, chains + 4 * (uint64_t)(last - h[1]), &word, 4) && !(word & 1))
+        last++;
+    *end = last + 1;
     return 0;
 }
 
