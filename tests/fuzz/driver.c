@@ -35,7 +35,9 @@ int main(int argc, char **argv)
 {
     enum { MOST = 1 << 20 };
     uint8_t *data = malloc(MOST);
-    for (int i = 1; i < argc && data; i++) {
+    if (!data || argc < 2)
+        return 1;
+    for (int i = 1; i < argc; i++) {
         FILE *f = fopen(argv[i], "rb");
         if (!f)
             return fprintf(stderr, "%s: cannot be read\n", argv[i]), 1;
@@ -45,5 +47,5 @@ int main(int argc, char **argv)
         mutate(data, size);
     }
     free(data);
-    return argc < 2;
+    return 0;
 }

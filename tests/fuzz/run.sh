@@ -87,8 +87,10 @@ for name in "${names[@]}"; do
     mkdir -p "build-fuzz/corpus/$name"
     echo "== $name, $seconds s"
     read -ra inputs <<<"$(seeds "$name")"
+    status=0 # of a harness that ends before it looks at anything, there are no findings
     "build-fuzz/$program" -max_total_time="$seconds" -print_final_stats=1 -timeout=10 -max_len=65536 \
-        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "${inputs[@]}" 2>&1 |
-        grep -E 'stat::|SUMMARY|ERROR|DONE' || true
+        -artifact_prefix="build-fuzz/$name-" "build-fuzz/corpus/$name" "${inputs[@]}" >"build-fuzz/$name.log" 2>&1 || status=$?
+    grep -E 'stat::|SUMMARY|ERROR|DONE' "build-fuzz/$name.log" || true
+    [ "$status" -eq 0 ] || { tail -n 30 "build-fuzz/$name.log"; exit 1; }
     ! ls "build-fuzz/$name-"* >/dev/null 2>&1 || { echo "findings: build-fuzz/$name-*"; exit 1; }
 done

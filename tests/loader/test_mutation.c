@@ -307,7 +307,13 @@ int main(int argc, char **argv)
             count = strtol(argv[i + 1], NULL, 10);
         } else if (strcmp(argv[i], "--seed") == 0) {
             seed = strtoull(argv[i + 1], NULL, 10);
+        } else {
+            count = 0;
         }
+    }
+    if (count < 1) {
+        (void)fprintf(stderr, "%s: %ld files, expected 1 or more\n", argv[0], count);
+        return 2;
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,26 +17,34 @@ static char *read_cache(size_t *n)
     return text;
 }
 
+/* How often the plugin was tried: bytes that it left. */
+static long lives(void)
+{
+    struct stat st;
+    return stat(fault_path("lives"), &st) == 0 ? (long)st.st_size : 0;
+}
+
 static void fresh(void)
 {
+    setenv("ATTNPLUG_TEST_LIVES", fault_path("lives"), 1);
     unlink(fault_path("attnplug/probes"));
     fault_registry_probe();
     fault_expect("bad.so", ATTN_VERDICT_CRASHED, "signal 6");
     fault_expect("good.so", ATTN_VERDICT_OK, "");
 }
 
-/* With the child's program out of reach only what is remembered can be known; the test's own build
- * tree is not touched for that: time does it. */
+/* What is remembered is not tried again. */
 static void test_remembers(void **state)
 {
     size_t n = 0;
     (void)state;
     fresh();
-    char *text = read_cache(&n);
-    assert_non_null(strstr(text, "died of signal 6"));
-    /* A verdict of our own making under the right key and sum is believed: so it is read at all. */
+    const long before = lives();
+    assert_true(before > 0);
+    assert_non_null(strstr(read_cache(&n), "died of signal 6"));
     fault_registry_probe();
     fault_expect("bad.so", ATTN_VERDICT_CRASHED, "signal 6");
+    assert_int_equal(lives(), before);
 }
 
 static void test_corrupt(void **state)
@@ -50,8 +58,10 @@ static void test_corrupt(void **state)
     assert_non_null(at);
     memcpy(at, " 0  died", 8);
     fault_put_bytes(text, n, "attnplug/probes");
+    const long before = lives();
     fault_registry_probe();
     fault_expect("bad.so", ATTN_VERDICT_CRASHED, "signal 6");
+    assert_true(lives() > before); /* tried, not believed */
     for (size_t cut = 0; cut < n; cut += 37) {
         fault_put_bytes(text, cut, "attnplug/probes");
         fault_registry_probe();
