@@ -14,7 +14,12 @@ if [ "$(number "$folder")" = "$(number "$root/abi")" ]; then
     "$attnplug" check --quick --test numbers "$work/older.so"
     "$work/engine" "$plugin"
 else
+    # Both refuse, with both numbers.
     said=$("$attnplug" list --plugin-path "$work" 2>&1)
-    printf '%s\n' "$said" | grep "older.so" | grep -q BAD_ABI
-    if "$work/engine" "$plugin"; then exit 1; fi
+    printf '%s\n' "$said" | grep -A 1 "older.so" | tee "$work/verdict"
+    grep -q BAD_ABI "$work/verdict"
+    grep "$(number "$folder")" "$work/verdict" | grep -q "$(number "$root/abi")"
+    if "$work/engine" "$plugin" 2>"$work/said"; then exit 1; fi
+    tee /dev/stderr <"$work/said" | sed 's/0x0*/0x/g' | grep "$(number "$folder" | sed 's/0x0*/0x/')" |
+        grep -q "$(number "$root/abi" | sed 's/0x0*/0x/')"
 fi
