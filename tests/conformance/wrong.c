@@ -412,6 +412,10 @@ static attn_status wrong_create(const attn_host *host, const attn_device *device
 #elif defined(FAULT_leaves_a_thread)
     pthread_t t;
     pthread_create(&t, NULL, sleeper, NULL);
+#elif defined(FAULT_leaves_a_process)
+    if (fork() == 0)
+        for (;;)
+            pause();
 #elif defined(FAULT_changes_rounding)
     static int lives;
     if (++lives > 25)

@@ -100,8 +100,6 @@ static int take(const cli_option *o, const char *text)
         }
         texts->items[texts->n++] = text;
         return CLI_GO;
-    case CLI_LATER:
-        return cli_misuse("--%s is not supported by this version", o->name);
     default:
         return take_number(o, text) ? CLI_GO
                                     : cli_misuse("--%s: \"%s\", expected a%s number", o->name, text,

@@ -27,7 +27,6 @@ typedef enum {
     CLI_TEXTS, /* cli_texts: may be repeated */
     CLI_INT,   /* int64_t */
     CLI_FLOAT, /* double, finite */
-    CLI_LATER, /* known but not in this version: refused by its name */
 } cli_kind;
 
 typedef struct {

@@ -3,7 +3,8 @@
  * static.c   what the file says: symbols, imports, glibc's version, head
  * op_*.c     an op: what it takes, lifecycle, numbers, edges, replay, threads, leaks, broken calls
  * on_device.c  an op's case on a GPU
- * layer_*.c  a processor: the same over layers with every flag
+ * layer_*.c  a processor: the same over layers with every flag, on fake_*.c's strict compute
+ * guard.c, strided.c  memory between unreadable pages, and tensors in it
  * child.c    runs a test where it can do no harm
  * report.c   what came out, for people and for programs
  */

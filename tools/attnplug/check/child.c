@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -156,10 +157,12 @@ static void judge_seen(const struct check_options *o, const struct test *t, stru
     }
 }
 
-/* The child's whole life. */
+/* The child's whole life, in a process group of its own, and no longer than the parent's. */
 static void live(const struct check_options *o, const struct test *t, struct result *r)
 {
     struct check k;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    (void)setpgid(0, 0);
     if (check_open(&k, o, r) == ATTN_OK)
         t->run(&k, r);
     r->current = -1;
@@ -187,6 +190,8 @@ void run_child(const struct check_options *o, const struct test *t, int seconds,
         finding(r, "fork: %s", strerror(errno));
     else
         judge(r, wait_for(child, seconds), seconds);
+    if (child > 0 && kill(-child, SIGKILL) == 0)
+        finding(r, "a process is left behind");
     judge_seen(o, t, r);
     if (r->numeric)
         features_tell(r); /* here, so that it is told of a test that was cut short, too */
