@@ -1,7 +1,7 @@
 /* bench.h: how fast are the ops?  Verify, then time.
  *
  * shapes.c      which attentions: named sets, or one as B,H,Nq,Nk,D
- * stats.c       medians
+ * stats.c       medians and the clock
  * values.c      inputs
  * verify.c      an op's result against the device's reference op in fp32
  * measure.c     the ops of one shape: plans, rounds in turns, rows
@@ -35,6 +35,7 @@ double bench_flop(const struct bench_shape *s); /* 4 B H Nq Nk D */
 /* -- stats.c ----------------------------------------------------------------------------------- */
 
 double bench_median(double *values, int n); /* sorts them */
+double bench_now_ms(void);
 
 /* -- places: where tensors live and how time is taken ------------------------------------------ */
 

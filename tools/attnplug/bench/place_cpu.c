@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 struct tape {
@@ -15,13 +14,6 @@ struct tape {
     void *ctx;
     int n;
 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
 
 static attn_status cpu_alloc(struct bench_place *p, uint64_t bytes, void **data, attn_error *err)
 {
@@ -73,9 +65,9 @@ static attn_status cpu_record(struct bench_place *p, bench_run run, void *ctx, i
 static attn_status cpu_play(struct bench_place *p, void *tape, double *ms, attn_error *err)
 {
     const struct tape *t = tape;
-    const double start = now_ms();
+    const double start = bench_now_ms();
     attn_status status = cpu_once(p, t->run, t->ctx, t->n, err);
-    *ms = (now_ms() - start) / t->n;
+    *ms = (bench_now_ms() - start) / t->n;
     return status;
 }
 

@@ -1,12 +1,12 @@
 /* verify.c: nothing is timed that is not right. */
 #include "bench.h"
 
+#include "../cli.h"
 #include "error.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 uint64_t bench_bytes(const attn_tensor *t)
 {
@@ -20,19 +20,8 @@ uint64_t bench_bytes(const attn_tensor *t)
 static attn_tensor packed(const attn_device *device, uint8_t code, uint8_t bits, uint32_t rank,
                           const int64_t *shape)
 {
-    attn_tensor t = {.device_type = device->type,
-                     .device_id = device->id,
-                     .code = code,
-                     .bits = bits,
-                     .lanes = 1,
-                     .rank = rank,
-                     .align = 256};
-    int64_t step = 1;
-    for (uint32_t i = rank; i-- > 0;) {
-        t.shape[i] = shape[i];
-        t.stride[i] = step;
-        step *= shape[i];
-    }
+    attn_tensor t = cli_tensor(device, code, bits, rank, shape);
+    t.align = 256;
     return t;
 }
 
@@ -92,13 +81,6 @@ static attn_status fill(struct once *o, const void *const from[SLOTS], void *con
     return status;
 }
 
-static double now_ms(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e3 * (double)t.tv_sec + 1e-6 * (double)t.tv_nsec;
-}
-
 /* out and mass hold NaN before and the results after. */
 static attn_status run_once(const struct bench *b, attn_host_op *op, const struct bench_shape *s,
                             uint8_t code, uint8_t bits, const struct bench_inputs *in, void *out,
@@ -115,9 +97,9 @@ static attn_status run_once(const struct bench *b, attn_host_op *op, const struc
     }
     status = fill(&o, from, to, err);
     if (status == ATTN_OK) {
-        start = now_ms();
+        start = bench_now_ms();
         status = p->once(p, run_one, &o, 1, err);
-        *ms = now_ms() - start;
+        *ms = bench_now_ms() - start;
     }
     if (status == ATTN_OK) {
         status = p->get(p, out, o.call.out.data, bench_bytes(&o.call.out), err);
