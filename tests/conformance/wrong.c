@@ -363,6 +363,14 @@ static attn_status wrong_supports(attn_op *op, const attn_op_call *c, attn_error
 #if defined(FAULT_takes_anything)
     (void)op, (void)c, (void)err;
     return ATTN_OK;
+#elif defined(FAULT_ignores_capacity)
+    attn_status s = supports(op, c, err);
+    if (s != ATTN_OK && err)
+        err->text[0] = 'x';
+    return s;
+#elif defined(FAULT_wants_its_own_size)
+    return c->size != sizeof *c ? refuse(err, ATTN_INVALID, "call: size %u", c->size)
+                                : supports(op, c, err);
 #elif defined(FAULT_no_text)
     return supports(op, c, NULL) + 0 * (err == NULL);
 #elif defined(FAULT_long_text)

@@ -60,6 +60,10 @@ static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
     known.flags = 0;
     known.ext = NULL;
     return prepare(b, &known, plan);
+#elif defined(FAULT_wants_its_own_size)
+    if (call->size != sizeof *call)
+        return ATTN_INVALID;
+    return prepare(b, call, plan);
 #elif defined(FAULT_ignores_mask)
     attn_layer_call other = *call;
     other.mask.rank = 0;

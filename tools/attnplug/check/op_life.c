@@ -51,6 +51,13 @@ void op_life(const struct check *k, struct result *r)
         k->op->destroy(other);
     else if (s != ATTN_UNSUPPORTED)
         finding(r, "create: %s on a host without threads, log and query", attn_status_name(s));
+    attn_host later = *k->host;
+    later.size += 64;
+    s = k->op->create(&later, &k->options->device, NULL, 0, &other, NULL);
+    if (s == ATTN_OK)
+        k->op->destroy(other);
+    else
+        finding(r, "create: %s on a host whose size is more than it knows", attn_status_name(s));
     caught_close(&e);
 }
 
