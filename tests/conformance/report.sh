@@ -1,7 +1,8 @@
 #!/bin/sh
-# report.sh ATTNPLUG NARROW.so WRONG.so: what the report says of tests that are missing, alone, or saw nothing.
+# report.sh ATTNPLUG NARROW.so WRONG.so UNSTARTED.so ELSEWHERE.so: what the report says of tests that are missing, alone, or
+# saw nothing; of a CPU's op whose create says that it runs nowhere, and of one for another device.
 set -eu
-attnplug=$1 plugin=$2 wrong=$3
+attnplug=$1 plugin=$2 wrong=$3 unstarted=$4 elsewhere=$5
 said=''
 # run STATUS ARGUMENT...: leaves what `attnplug check ARGUMENT...` says in $said.
 run() {
@@ -33,6 +34,15 @@ run 1 /proc/nonexistent.so
 says 'No such file or directory'
 run 1 /tmp
 says 'is a folder; expected a plugin'
+# What did not run is not fit to ship.
+run 1 --quick "$unstarted"
+says '^nothing of it could be run here$'
+run 1 --quick --test plain "$unstarted"
+says '^nothing was seen; this was 1 test of 17$'
+run 0 --quick "$elsewhere"
+says '^only its file was looked at: its head is not for this device$'
+run 0 --quick --json "$elsewhere"
+says '"unseen": "only its file'
 # A path that is no UTF-8 does not break the JSON; a command to repeat a case takes any path for one word.
 run 1 --json "$(printf '/none\377.so')"
 says '"path": "/none\\ufffd\.so"'

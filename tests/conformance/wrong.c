@@ -414,6 +414,8 @@ static attn_status wrong_create(const attn_host *host, const attn_device *device
 #if defined(FAULT_takes_any_parameter)
     (void)params, (void)n_params;
     return create(host, device, NULL, 0, op, err);
+#elif defined(FAULT_starts_nowhere)
+    return refuse(err, ATTN_UNSUPPORTED, "no such chip");
 #elif defined(FAULT_leaks)
     void *volatile lost = malloc(1000);
     (void)lost;

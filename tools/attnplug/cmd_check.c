@@ -97,6 +97,23 @@ static int keep_file_test(const char *only, struct result *results, int n)
     return kept;
 }
 
+/* Where every test of the plugin's code was passed over: why; NULL where one ran.  *fault: its head
+ * promises a CPU, and its create refuses this one.  A GPU or its library may be missing. */
+static const char *nothing_ran(const struct check_options *o, const struct heads *heads,
+                               const struct result *code, int n, bool *fault)
+{
+    const uint64_t devices = (heads->has_op ? heads->op.devices : 0) |
+                             (heads->has_processor ? heads->processor.devices : 0);
+    for (int i = 0; i < n; i++)
+        if (code[i].verdict != VERDICT_SKIP)
+            return NULL;
+    const bool promised = devices >> o->device.type & 1;
+    *fault = n && promised && o->device.type == ATTN_DEVICE_CPU;
+    return !n         ? NULL
+           : promised ? "nothing of it could be run here"
+                      : "only its file was looked at: its head is not for this device";
+}
+
 static int check_file(const struct check_options *o, int seconds)
 {
     struct result results[MAX_RESULTS];
@@ -112,6 +129,7 @@ static int check_file(const struct check_options *o, int seconds)
         n + (heads.has_op ? count(op_tests) : 0) + (heads.has_processor ? count(layer_tests) : 0);
     if (!bad)
         n = keep_file_test(o->only, results, n);
+    const int n_file = n;
     if (!bad && heads.has_op)
         run_all(o, op_tests, seconds, results, &n);
     if (!bad && heads.has_processor && o->device.type != ATTN_DEVICE_CPU)
@@ -126,9 +144,11 @@ static int check_file(const struct check_options *o, int seconds)
     for (int i = 0; i < n; i++)
         failed |=
             results[i].verdict == VERDICT_FAIL || (o->only && results[i].verdict == VERDICT_NONE);
+    bool fault = false;
+    const char *unseen = nothing_ran(o, &heads, results + n_file, n - n_file, &fault);
     report(o, heads.has_op ? &heads.op : (heads.has_processor ? &heads.processor : NULL), results,
-           n, n_all);
-    return n == 0 || bad ? 1 : failed;
+           n, n_all, failed ? NULL : unseen);
+    return n == 0 || bad ? 1 : failed || fault;
 }
 
 int cmd_check(int argc, char **argv)

@@ -108,9 +108,9 @@ extern const struct test layer_tests[]; /* likewise */
 /* How far from double precision a dtype may be; approximate ops are held to a cosine. */
 double bound_for(const attn_tensor *t);
 
-/* n results of n_all tests. */
+/* n results of n_all tests; unseen: why none of the plugin's code ran, or NULL. */
 void report(const struct check_options *o, const attn_head *head, const struct result *results,
-            int n, int n_all);
+            int n, int n_all, const char *unseen);
 
 /* alloc_count.c: memory calls of this process, the plugin's included. */
 struct alloc_counts {

@@ -85,7 +85,7 @@ static void failing_text(const struct check_options *o, const struct result *r)
 }
 
 static void report_json(const struct check_options *o, const attn_head *head,
-                        const struct result *r, int n)
+                        const struct result *r, int n, const char *unseen)
 {
     printf("{\"path\": ");
     cli_json_text(stdout, o->path);
@@ -106,7 +106,9 @@ static void report_json(const struct check_options *o, const attn_head *head,
             failing_json(o, &r[i]);
         printf("}");
     }
-    printf("\n]}\n");
+    printf("\n], \"unseen\": ");
+    cli_json_text(stdout, unseen ? unseen : "");
+    printf("}\n");
 }
 
 /* "77 % taken", and in words what a rounded share would hide. */
@@ -142,7 +144,8 @@ static void line_text(const struct result *r)
 }
 
 /* The last line: what all of it means. */
-static void verdict_text(const struct check_options *o, const struct result *r, int n, int n_all)
+static void verdict_text(const struct check_options *o, const struct result *r, int n, int n_all,
+                         const char *nothing)
 {
     const char *before = " (none of its calls was taken in: ";
     int failed = 0, unseen = 0;
@@ -152,10 +155,14 @@ static void verdict_text(const struct check_options *o, const struct result *r, 
     }
     if (o->only) {
         printf("%s; this was %d test%s of %d\n",
-               failed   ? "failed"
-               : unseen ? "nothing was seen"
-                        : "passed",
+               failed              ? "failed"
+               : unseen || nothing ? "nothing was seen"
+                                   : "passed",
                n, n == 1 ? "" : "s", n_all);
+        return;
+    }
+    if (nothing) {
+        printf("%s\n", nothing);
         return;
     }
     printf("%s", failed ? "NOT fit to ship" : "fit to ship");
@@ -168,7 +175,7 @@ static void verdict_text(const struct check_options *o, const struct result *r, 
 }
 
 static void report_text(const struct check_options *o, const attn_head *head,
-                        const struct result *r, int n, int n_all)
+                        const struct result *r, int n, int n_all, const char *unseen)
 {
     printf("%s:", o->path);
     if (head)
@@ -181,14 +188,14 @@ static void report_text(const struct check_options *o, const attn_head *head,
         if (r[i].verdict == VERDICT_FAIL && r[i].first >= 0)
             failing_text(o, &r[i]);
     }
-    verdict_text(o, r, n, n_all);
+    verdict_text(o, r, n, n_all, unseen);
 }
 
 void report(const struct check_options *o, const attn_head *head, const struct result *results,
-            int n, int n_all)
+            int n, int n_all, const char *unseen)
 {
     if (o->json)
-        report_json(o, head, results, n);
+        report_json(o, head, results, n, unseen);
     else
-        report_text(o, head, results, n, n_all);
+        report_text(o, head, results, n, n_all, unseen);
 }
