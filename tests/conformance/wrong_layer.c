@@ -64,6 +64,10 @@ static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
     if (call->size != sizeof *call)
         return ATTN_INVALID;
     return prepare(b, call, plan);
+#elif defined(FAULT_forgets_lse)
+    attn_layer_call other = *call;
+    other.lse.rank = 0;
+    return prepare(b, &other, plan);
 #elif defined(FAULT_ignores_mask)
     attn_layer_call other = *call;
     other.mask.rank = 0;
@@ -92,6 +96,10 @@ static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
 #elif defined(FAULT_drops_the_bias)
     attn_layer_call other = *call;
     other.bias.rank = 0;
+    return run(plan, &other);
+#elif defined(FAULT_forgets_lse)
+    attn_layer_call other = *call;
+    other.lse.rank = 0;
     return run(plan, &other);
 #elif defined(FAULT_ignores_mask)
     attn_layer_call other = *call;

@@ -113,16 +113,21 @@ static enum layer_form form_of(const struct check *k)
     return FORM_PLAIN;
 }
 
+static double share_of(const attn_tensor *t, const double *want, double floor)
+{
+    const struct distance d = distance_of(t, want, floor);
+    return d.misplaced ? INFINITY : d.relative / bound;
+}
+
 double distance_share(const struct layer_case *c)
 {
-    attn_tensor out = layer_tokens(&c->call.out);
-    struct distance d = distance_of(&out, c->want, 0);
-    double worst = d.misplaced ? INFINITY : d.relative / bound;
+    const attn_tensor out = layer_tokens(&c->call.out);
+    double worst = share_of(&out, c->want, 0);
     if (c->call.lse.rank)
-        worst = fmax(worst, distance_of(&c->call.lse, c->want_lse, 1).relative / bound);
+        worst = fmax(worst, share_of(&c->call.lse, c->want_lse, 1));
     if (c->call.key_mass.rank)
-        worst = fmax(worst, distance_of(&c->call.key_mass, c->want_mass, 0).relative / bound);
+        worst = fmax(worst, share_of(&c->call.key_mass, c->want_mass, 0));
     if (c->call.probs.rank)
-        worst = fmax(worst, distance_of(&c->call.probs, c->want_probs, 0).relative / bound);
+        worst = fmax(worst, share_of(&c->call.probs, c->want_probs, 0));
     return worst;
 }

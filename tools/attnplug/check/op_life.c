@@ -78,27 +78,31 @@ static int find_case(const struct check *k, attn_op *op, struct caught *e, struc
     return -1;
 }
 
+/* The plan once more; 0, or -1 after a finding. */
+static int once_more(const struct check *k, struct op_case *c, attn_op_plan *plan,
+                     unsigned char poison, struct result *r)
+{
+    op_case_poison(c, poison);
+    const attn_status s = case_execute(k, plan, c, NULL);
+    if (s != ATTN_OK)
+        finding(r, "the same plan again: %s", attn_status_name(s));
+    return s == ATTN_OK ? 0 : -1;
+}
+
 static void again(const struct check *k, struct op_case *c, attn_op_plan *plan, struct result *r)
 {
     static const unsigned char poisons[] = {0xFF, 0x00, 0x7F, 0x3C};
-    uint64_t first = case_bits(c);
-    for (size_t i = 1; i < sizeof poisons; i++) {
-        op_case_poison(c, poisons[i]);
-        attn_status s = case_execute(k, plan, c, NULL);
-        /* Gaps of a strided output keep the poison: undo it there by comparing elements only. */
-        if (s != ATTN_OK)
-            finding(r, "run %zu of the same plan: %s", i + 1, attn_status_name(s));
-        else
+    const uint64_t first = case_bits(c);
+    for (size_t i = 1; i < sizeof poisons; i++)
+        if (once_more(k, c, plan, poisons[i], r) == 0)
             case_compare(k, c, r);
-    }
-    op_case_poison(c, poisons[0]);
-    if (case_execute(k, plan, c, NULL) == ATTN_OK && case_bits(c) != first)
+    /* Bits are compared under the first run's poison, which gaps between elements keep. */
+    if (once_more(k, c, plan, poisons[0], r) == 0 && case_bits(c) != first)
         finding(r, "the same call on the same data gave other bits");
-    if (!op_case_fill(c, 77)) { /* new data, same plan */
-        op_case_poison(c, poisons[0]);
-        if (case_execute(k, plan, c, NULL) == ATTN_OK)
-            case_compare(k, c, r);
-    }
+    if (op_case_fill(c, 77)) /* new data, same plan */
+        finding(r, "no memory for the case");
+    else if (once_more(k, c, plan, poisons[0], r) == 0)
+        case_compare(k, c, r);
 }
 
 void op_replay(const struct check *k, struct result *r)
