@@ -106,6 +106,10 @@ static void mask_float(attn_op_call *c)
 {
     c->mask = map(c, ATTN_CODE_FLOAT, 32);
 }
+static void mask_lanes(attn_op_call *c)
+{
+    c->mask = map(c, ATTN_CODE_UINT, 8), c->mask.lanes = 4;
+}
 static void lse_half(attn_op_call *c)
 {
     c->lse = map(c, ATTN_CODE_FLOAT, 16);
@@ -154,6 +158,7 @@ static const struct {
     {"bias too short", bias_short},
     {"bias of rank 2", bias_rank},
     {"a float mask", mask_float},
+    {"a mask of 4 lanes", mask_lanes},
     {"lse in half precision", lse_half},
     {"key_mass too short", mass_short},
     {"a required extension that nobody knows", extension},

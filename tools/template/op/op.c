@@ -38,6 +38,11 @@ static int is_float32(const attn_tensor *t)
     return t->code == ATTN_CODE_FLOAT && t->bits == 32 && t->lanes == 1;
 }
 
+static int is_bytes(const attn_tensor *t)
+{
+    return t->code == ATTN_CODE_UINT && t->bits == 8 && t->lanes == 1;
+}
+
 /* A tensor of this rank and shape on the CPU, or a status and a text that names it. */
 static attn_status want(const attn_tensor *t, const char *name, uint32_t rank, const int64_t *shape,
                         int output, attn_error *err)
@@ -103,8 +108,9 @@ static attn_status supports(attn_op *op, const attn_op_call *c, attn_error *err)
     attn_status s = check_shapes(c, err);
     if (s != ATTN_OK)
         return s;
-    if (c->mask.rank && (c->mask.code != ATTN_CODE_UINT || c->mask.bits != 8))
-        return refuse(err, ATTN_INVALID, "mask: expected bytes");
+    if (c->mask.rank && !is_bytes(&c->mask))
+        return refuse(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes",
+                      c->mask.code, c->mask.bits);
     if ((c->lse.rank && !is_float32(&c->lse)) || (c->key_mass.rank && !is_float32(&c->key_mass)) ||
         (c->probs.rank && !is_float32(&c->probs)))
         return refuse(err, ATTN_INVALID, "lse, key_mass and probs are fp32");

@@ -54,6 +54,11 @@ bool is_float32(const attn_tensor &t) noexcept
     return t.code == ATTN_CODE_FLOAT && t.bits == 32 && t.lanes == 1;
 }
 
+bool is_bytes(const attn_tensor &t) noexcept
+{
+    return t.code == ATTN_CODE_UINT && t.bits == 8 && t.lanes == 1;
+}
+
 attn_status want(const attn_tensor &t, const char *name, uint32_t rank, const int64_t *shape, bool output,
                  attn_error *err) noexcept
 {
@@ -113,8 +118,8 @@ attn_status check_call(const attn_op_call &c, attn_error *err) noexcept
     const attn_status s = check_shapes(c, err);
     if (s != ATTN_OK)
         return s;
-    if (c.mask.rank && (c.mask.code != ATTN_CODE_UINT || c.mask.bits != 8))
-        return fail(err, ATTN_INVALID, "mask: expected bytes");
+    if (c.mask.rank && !is_bytes(c.mask))
+        return fail(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes", c.mask.code, c.mask.bits);
     for (const attn_tensor *t : {&c.lse, &c.key_mass, &c.probs})
         if (t->rank && !is_float32(*t))
             return fail(err, ATTN_INVALID, "lse, key_mass and probs are fp32");
