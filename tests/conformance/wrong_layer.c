@@ -42,6 +42,11 @@ static attn_layer_call packed_call(const attn_layer_call *call)
 }
 #endif
 
+#if defined(FAULT_remembers_one_layer)
+/* The layer that was planned last, whichever binding runs. */
+static const attn_layer *latest;
+#endif
+
 static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
                                  attn_layer_plan **plan)
 {
@@ -54,7 +59,10 @@ static attn_status wrong_prepare(attn_binding *b, const attn_layer_call *call,
     void *volatile lost = malloc(500);
     (void)lost;
 #endif
-#if defined(FAULT_takes_any_call)
+#if defined(FAULT_remembers_one_layer)
+    latest = b->layer;
+    return prepare(b, call, plan);
+#elif defined(FAULT_takes_any_call)
     attn_layer_call known = *call;
     known.size = sizeof known;
     known.flags = 0;
@@ -108,6 +116,11 @@ static attn_status wrong_run(attn_layer_plan *plan, const attn_layer_call *call)
 #elif defined(FAULT_ignores_strides)
     const attn_layer_call packed = packed_call(call);
     return run(plan, &packed);
+#elif defined(FAULT_remembers_one_layer)
+    usleep(2000);
+    attn_binding other = {plan->binding->processor, latest};
+    forward(&other, call);
+    return call->work->status;
 #elif defined(FAULT_writes_to_hidden)
     attn_status s = run(plan, call);
     if (call->hidden.data != call->out.data)

@@ -5,14 +5,16 @@
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* -- two threads on one binding
- * -------------------------------------------------------------------------------- */
+/* -- two threads
+ * --------------------------------------------------------------------------------------------- */
 
 struct worker {
     const struct check *k;
     struct session *s; /* binding and weights are shared; the fake has one step list each */
+    int64_t index;     /* of the case */
     struct fake_compute fake;
     struct layer_case mine; /* buffers of its own */
     double worst;
@@ -20,7 +22,8 @@ struct worker {
     char text[FAKE_TEXT];
 };
 
-static void *work(void *arg)
+/* A plan of the shared binding. */
+static void *work_together(void *arg)
 {
     struct worker *w = arg;
     struct fake_run run;
@@ -37,51 +40,114 @@ static void *work(void *arg)
     return NULL;
 }
 
-static void threads_one(const struct check *k, int64_t index, struct result *r)
+/* An instance of its own, bound to a layer of its own. */
+static void *work_apart(void *arg)
 {
-    struct session s;
-    struct fake_run run;
-    pthread_t threads[2];
-    struct worker w[2];
-    if (session_open(k, &s, index, r) != ATTN_OK || session_run(k, &s, &run, r) != ATTN_OK) {
-        session_close(k, &s);
-        return;
-    }
-    double alone = distance_share(&s.c);
-    fake_release(&run);
-    r->taken++;
-    int started = 0;
-    for (int i = 0; i < 2; i++) {
-        memset(&w[i], 0, sizeof w[i]);
-        w[i].k = k;
-        w[i].s = &s;
-        fake_init(&w[i].fake);
-        if (layer_case_open(&w[i].mine, s.form, k->options->seed, (uint64_t)index) ||
-            pthread_create(&threads[i], NULL, work, &w[i])) {
-            finding(r, "no memory for another thread's case");
-            layer_case_close(&w[i].mine);
-            break;
+    struct worker *w = arg;
+    struct session *s = malloc(sizeof *s); /* large for a thread's stack */
+    struct result own = {0};
+    for (int i = 0; s && i < 10 && !own.failed; i++) {
+        struct fake_run run;
+        if (session_open(w->k, s, w->index, &own) == ATTN_OK &&
+            session_run(w->k, s, &run, &own) == ATTN_OK) {
+            w->worst = fmax(w->worst, distance_share(&s->c));
+            fake_release(&run);
         }
-        started++;
+        session_close(w->k, s);
     }
+    w->status = !s ? ATTN_NOMEM : own.failed ? ATTN_INTERNAL : ATTN_OK;
+    (void)snprintf(w->text, sizeof w->text, "%.*s", FAKE_TEXT - 1, own.message);
+    free(s);
+    return NULL;
+}
+
+/* Both run `work`; a finding for each that fails, or gives another result than alone: `alone` has
+ * theirs. */
+static void both(struct worker w[2], void *(*work)(void *), const double alone[2], const char *what,
+                 struct result *r)
+{
+    pthread_t threads[2];
+    int started = 0;
+    while (started < 2 && !pthread_create(&threads[started], NULL, work, &w[started]))
+        started++;
     for (int i = 0; i < started; i++) {
         pthread_join(threads[i], NULL);
         if (w[i].status != ATTN_OK)
-            finding(r, "two plans of one binding: %s: %s", attn_status_name(w[i].status),
-                    w[i].text);
-        else if (alone <= 1 && w[i].worst > 1)
-            finding(r, "two plans of one binding at once: another result than alone");
-        layer_case_close(&w[i].mine);
+            finding(r, "%s: %s: %s", what, attn_status_name(w[i].status), w[i].text);
+        else if (alone[i] <= 1 && w[i].worst > 1)
+            finding(r, "%s at once: another result than alone", what);
+    }
+    if (started < 2)
+        finding(r, "no thread for %s", what);
+}
+
+/* Two plans of the case's binding. */
+static void plans_one(const struct check *k, int64_t index, struct worker w[2], struct result *r)
+{
+    struct session s;
+    struct fake_run run;
+    if (session_open(k, &s, index, r) == ATTN_OK && session_run(k, &s, &run, r) == ATTN_OK) {
+        const double share = distance_share(&s.c), alone[2] = {share, share};
+        int ready = 1;
+        fake_release(&run);
+        r->taken++;
+        for (int i = 0; i < 2; i++) {
+            memset(&w[i], 0, sizeof w[i]);
+            w[i].k = k;
+            w[i].s = &s;
+            fake_init(&w[i].fake);
+            ready &= !layer_case_open(&w[i].mine, s.form, k->options->seed, (uint64_t)index);
+        }
+        if (ready)
+            both(w, work_together, alone, "two plans of one binding", r);
+        else
+            finding(r, "no memory for the threads' cases");
+        for (int i = 0; i < 2; i++)
+            layer_case_close(&w[i].mine);
     }
     session_close(k, &s);
 }
 
+/* What a case gives alone, as distance_share; -1 where it is not taken. */
+static double share_alone(const struct check *k, int64_t index)
+{
+    struct session s;
+    struct fake_run run;
+    struct result unseen = {0};
+    double share = -1;
+    if (session_open(k, &s, index, &unseen) == ATTN_OK &&
+        session_run(k, &s, &run, &unseen) == ATTN_OK) {
+        share = distance_share(&s.c);
+        fake_release(&run);
+    }
+    session_close(k, &s);
+    return share;
+}
+
+/* Two instances, bound to this case's layer and to the next one's. */
+static void instances_one(const struct check *k, int64_t index, struct worker w[2],
+                          struct result *r)
+{
+    const double alone[2] = {share_alone(k, index), share_alone(k, index + 1)};
+    if (alone[0] < 0 || alone[1] < 0)
+        return;
+    for (int i = 0; i < 2; i++) {
+        memset(&w[i], 0, sizeof w[i]);
+        w[i].k = k;
+        w[i].index = index + i;
+    }
+    both(w, work_apart, alone, "two instances", r);
+}
+
 void layer_threads(const struct check *k, struct result *r)
 {
+    static struct worker w[2]; /* large for a stack */
     int64_t first, end;
     case_range(k, 10, 60, &first, &end);
-    for (int64_t i = first; i < end && r->verdict != VERDICT_SKIP; i++)
-        threads_one(k, i, r);
+    for (int64_t i = first; i < end && r->verdict != VERDICT_SKIP; i++) {
+        plans_one(k, i, w, r);
+        instances_one(k, i, w, r);
+    }
     r->current = -1;
 }
 

@@ -134,7 +134,7 @@ const struct test layer_tests[] = {
      layer_numbers, NULL},
     {"again", "the same plan again, with kept keys, and in place: the same bits", layer_replay,
      "whether a plan can run again"},
-    {"two-plans", "two plans of one binding on two threads", layer_threads,
+    {"two-plans", "two plans of one binding, and two instances, on two threads", layer_threads,
      "what two threads do to it"},
     {"heap", "run takes no memory from the heap", layer_allocation, "whether run takes memory"},
     {"lives", "nothing is left behind: memory, threads, files, floating-point mode, signals",
