@@ -414,7 +414,7 @@ static attn_status wrong_create(const attn_host *host, const attn_device *device
 #if defined(FAULT_takes_any_parameter)
     (void)params, (void)n_params;
     return create(host, device, NULL, 0, op, err);
-#elif defined(FAULT_starts_nowhere)
+#elif defined(FAULT_starts_nowhere) || defined(FAULT_lives_elsewhere)
     return refuse(err, ATTN_UNSUPPORTED, "no such chip");
 #elif defined(FAULT_leaks)
     void *volatile lost = malloc(1000);
@@ -456,7 +456,11 @@ const attn_op_api attn_op_v1 = {
 #endif
              .abi = ATTN_ABI,
              .size = sizeof(attn_op_api),
+#if defined(FAULT_lives_elsewhere)
+             .devices = UINT64_C(1) << ATTN_DEVICE_EXT,
+#else
              .devices = UINT64_C(1) << ATTN_DEVICE_CPU,
+#endif
 #if defined(FAULT_promises_halves)
              .dtypes = ATTN_DTYPE_F32 | ATTN_DTYPE_F16,
 #else
