@@ -238,6 +238,10 @@ static void test_key_mass_and_scratch(void **state)
     assert_int_equal(choice.set, FLASH_SHORT_MASS_64);
     assert_true(choice.clustered);
     assert_int_equal(choice.mass_bytes, 0);
+    attn_op_call alone = call_of(2, 1, 64, 64, 160, 16); /* one head is no cluster */
+    want_key_mass(&alone);
+    assert_false(choice_of(&alone, 1, 1).clustered);
+    assert_int_equal(choice_of(&alone, 1, 1).mass_parts, 1);
     flash_problem p = problem_of(&c);
     /* data that turns out unaligned goes through the generic kernels: log-sum-exp and one partial
      * sum a head */

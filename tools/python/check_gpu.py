@@ -151,6 +151,8 @@ def cases():
             yield dict(b=2, h=4, nq=130, nk=200, d=d, dtype=dtype, layout="packed", hkv=2)
             yield dict(b=2, h=3, nq=64, nk=64, d=d, dtype=dtype, wants=("lse", "key_mass"))
             yield dict(b=2, h=2, nq=130, nk=250, d=d, dtype=dtype, wants=("key_mass",), layout="bnhd")
+            for h, nk in ((1, 64), (1, 200), (5, 17), (7, 63), (8, 256), (12, 64)):  # one head is no cluster, nor are twelve
+                yield dict(b=2, h=h, nq=60, nk=nk, d=d, dtype=dtype, wants=("lse", "key_mass"), layout="packed")
             yield dict(b=1, h=2, nq=300, nk=700, d=d, dtype=dtype, wants=("key_mass",))
             yield dict(b=1, h=2, nq=130, nk=1000, d=d, dtype=dtype, grow=6.0)
             if dtype != F32:  # scores in the thousands: fp32 itself cannot hold the bound

@@ -78,7 +78,8 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
     const int one_pass = c.family == FLASH_SHORT;
     c.second_pass = p->nk > 0 && !one_pass && (p->key_mass.data || p->probs.data);
     if (p->key_mass.data && p->nk > 0) {
-        c.clustered = one_pass && p->nq <= 64 && p->h <= 8;
+        /* a cluster of one block is none */
+        c.clustered = one_pass && p->nq <= 64 && p->h > 1 && p->h <= 8;
         c.mass_parts = c.clustered ? 0 : one_pass ? (p->nq + 63) / 64 : 1;
         c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk *
                        sizeof(float);

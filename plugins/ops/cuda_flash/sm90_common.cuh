@@ -25,6 +25,19 @@ FLASH_DEVICE uint32_t smem_address(const void *p)
     return (uint32_t)__cvta_generic_to_shared(p);
 }
 
+/* A kernel's parameters come through the constant cache, where the first use of each line waits
+ * for L2. Called by one thread while the loads are under way. `spare` is a word of shared memory
+ * that nobody reads: without it the compiler would drop the reads. */
+template <class Parameters> FLASH_DEVICE void touch_parameters(const Parameters &p, uint32_t spare)
+{
+    const uint32_t *words = (const uint32_t *)&p;
+    uint32_t x = 0;
+#pragma unroll
+    for (unsigned i = 0; i < sizeof p / 4; i += 8)
+        x ^= words[i];
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(spare), "r"(x) : "memory");
+}
+
 /* ---- mbarriers ---- */
 
 FLASH_DEVICE void mbarrier_init(uint32_t bar, uint32_t count)
@@ -154,14 +167,13 @@ FLASH_DEVICE void cluster_store(uint32_t address, float x)
     asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(address), "f"(x) : "memory");
 }
 
-/* counts its four bytes in the mbarrier `bar` of the same block as `address` */
-FLASH_DEVICE void cluster_send(uint32_t address, float x, uint32_t bar)
+/* counts its 16 bytes in the mbarrier `bar` of the same block as `address` */
+FLASH_DEVICE void cluster_send(uint32_t address, const float4 &x, uint32_t bar)
 {
-    asm volatile(
-        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(
-            address),
-        "f"(x), "r"(bar)
-        : "memory");
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, "
+                 "%3, %4}, [%5];" ::"r"(address),
+                 "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w), "r"(bar)
+                 : "memory");
 }
 
 /* tells the others of the cluster that this block has begun and made its mbarriers */
@@ -299,6 +311,13 @@ FLASH_DEVICE void store_matrix2(uint32_t to, uint32_t a, uint32_t b)
 {
     asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(to), "r"(a),
                  "r"(b)
+                 : "memory");
+}
+
+FLASH_DEVICE void store_shared(uint32_t to, const uint4 &x)
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
+                 "r"(x.w)
                  : "memory");
 }
 

@@ -149,11 +149,11 @@ FLASH_DEVICE void short_whole(const ShortTile<T> &t)
     const float f[2] = {reciprocal(sum[0]), reciprocal(sum[1])};
     if constexpr (T::MASS) {
         const float seen[2] = {row < a.nq ? f[0] : 0.f, row + 8 < a.nq ? f[1] : 0.f};
-        short_column_sums<T, (FROM > 0 ? T::SUMS : 0)>(a, t.mass, t.w, s, seen);
+        short_column_sums<T, (FROM > 0 ? T::SUMS : 0)>(t.mass, t.w.part, s, seen);
     }
     if (a.lse.data && FROM == 0)
         short_store_lse<T>(a, t.w, shift, sum, row);
-    if constexpr (T::TWINS == 1)
+    if constexpr (T::TWINS == 1 && !T::DIRECT)
         named_barrier(1 + t.w.rowgroup, 128); /* all four warps' products have read Q */
     wgmma_wait<0>();
     pin(o);
@@ -203,7 +203,7 @@ FLASH_DEVICE void short_columns(const ShortTile<T> &t, int own, const float (&s)
         constexpr int MINE = FROM > 0;
         const float seen[2] = {t.row0 + own < a.nq ? f[MINE][0] : 0.f,
                                t.row0 + own + 8 < a.nq ? f[MINE][1] : 0.f};
-        short_column_sums<T, 0>(a, t.mass, t.w, s, seen);
+        short_column_sums<T, 0>(t.mass, t.w.part, s, seen);
     }
     if (a.lse.data && FROM == 0)
         short_store_lse<T>(a, t.w, shift, sum, t.row0 + own);
@@ -236,7 +236,7 @@ template <class T> FLASH_DEVICE void short_shared(const ShortTile<T> &t)
             t.stats[t.w.part * 64 + own + r * 8] = make_float2(shift[r], sum[r]);
     fence_proxy_async();
     if constexpr (T::TMA)
-        __syncthreads(); /* P is there */
+        named_barrier(BARRIER_WORKERS, T::WORKERS); /* P is there */
     else
         short_copied<T, 1>(); /* and the values */
     if (t.w.part == 0)
@@ -254,9 +254,10 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     uint8_t *smem = raw + (-smem_address(raw) & 1023);
     const uint32_t base = smem_address(smem);
     const ShortPlace<T> w = short_place<T>(a);
+    const ShortCorner from = short_corner<T>(a, w);
     ShortMass<T> mass = {};
     if constexpr (T::MASS)
-        mass.begin(a, w, (float *)(smem + T::TILES + T::STATS),
+        mass.begin(a, (float *)(smem + T::TILES + T::STATS),
                    base + T::BARS + (T::CHUNKS + T::SPLIT) * 8);
     if (threadIdx.x == 0) {
         if constexpr (T::TMA)
@@ -270,11 +271,27 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     if (T::MASS && mass.clustered)
         cluster_begun();
     asm volatile("griddepcontrol.wait;" ::: "memory");
+    if (T::HELPER && threadIdx.x >= T::WORKERS) {
+        if constexpr (T::TMA)
+            short_ask_values<T>(g, from, base);
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+        __syncwarp();
+        if (mass.clustered)
+            cluster_wait(); /* every block has begun */
+        short_finish_sums<T>(a, mass, w, threadIdx.x & 31, 32,
+                             [] { named_barrier(BARRIER_SUMS, T::THREADS); });
+        return;
+    }
     if constexpr (T::TMA)
-        short_ask_all<T>(g, w, base);
+        short_ask_all<T>(g, w, from, base);
     else
         short_load_all<T>(a, w, base);
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    if (threadIdx.x == 96) /* its warp has asked for nothing */
+        touch_parameters(a, base + T::SPARE);
+    __syncwarp();
+    if (T::MASS && mass.clustered)
+        cluster_wait(); /* every block has begun */
     ShortTile<T> t = {g,
                       w,
                       mass,
@@ -296,9 +313,12 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
         t.row0 = w.row0 + T::QUERIES;
         short_whole<T, 1, T::D, 0>(t);
     }
-    if constexpr (T::MASS)
-        short_mean<T>(a, mass, w);
-    if constexpr (T::TMA)
+    if constexpr (T::MASS && !T::HELPER) {
+        __syncwarp();
+        short_finish_sums<T>(a, mass, w, threadIdx.x, T::THREADS,
+                             [] { named_barrier(BARRIER_WORKERS, T::WORKERS); });
+    }
+    if constexpr (T::TMA && !T::DIRECT)
         tma_store_wait_read();
 }
 

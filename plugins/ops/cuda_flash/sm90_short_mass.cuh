@@ -1,8 +1,11 @@
 /* The short kernel's column sums: what each key receives from a block's 64 queries.
  *
- * Where the heads of a batch entry form a cluster (one block each, up to 8), every warp sends its
- * sums to the block that owns the key, which adds them up in a fixed order: the mean over heads
- * without a second kernel. Otherwise the block's sums go to scratch.
+ * Every warp lays down its 16 queries' sums, and the block adds them up. Where the heads of a batch
+ * entry form a cluster (one block each, up to 8), each block sends its sums to the blocks that own
+ * the keys, which add them up in a fixed order: the mean over heads without a second kernel.
+ * Otherwise the block's sums go to scratch. A send to another block is as slow for 4 bytes as for
+ * 16, and what the same multiprocessor stores next waits behind it: hence sums of the whole block,
+ * four keys at a time.
  */
 #ifndef FLASH_SM90_SHORT_MASS_CUH
 #define FLASH_SM90_SHORT_MASS_CUH
@@ -11,13 +14,12 @@
 
 template <class T> struct ShortMass {
     static constexpr int VALUES = T::MASS ? T::SUMS / 32 : 1; /* sums that a lane keeps */
-    float *shared;
+    float *rows;                                              /* [warp of 16 queries][key] */
+    float *sums;                                              /* of the own keys, [head][key] */
     bool clustered;
-    int own;                           /* keys of a block of the cluster */
-    float share;                       /* of a head in the mean */
-    uint32_t bar;                      /* tells when the block's keys have all their sums */
-    uint32_t to[VALUES], bars[VALUES]; /* where this warp's sums go (0: no key), and their owner's
-                                          mbarrier */
+    int own;      /* keys of a block of the cluster, a multiple of 4 */
+    float share;  /* of a head in the mean */
+    uint32_t bar; /* tells when the block's keys have all their sums */
 
     /* the key of the lane's i-th sum, as short_halve leaves them: of a tile of 8 keys a lane has
      * two next to each other */
@@ -27,34 +29,21 @@ template <class T> struct ShortMass {
                   at = ((lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1)) * VALUES + i;
         return part * T::SUMS + (at >> 1) * 8 + (lane & 3) * 2 + (at & 1);
     }
-    FLASH_DEVICE void begin(const flash_problem &a, const ShortPlace<T> &w, float *at,
-                            uint32_t own_bar)
+    FLASH_DEVICE void begin(const flash_problem &a, float *at, uint32_t own_bar)
     {
-        const int warp = (threadIdx.x >> 5) & 3;
-        shared = at;
+        rows = at;
+        sums = at + 4 * T::KEYS;
         bar = own_bar;
         clustered = !a.scratch;
-        own = (a.nk + a.h - 1) / a.h;
+        own = (a.nk + a.h * 4 - 1) / (a.h * 4) * 4;
         share = 1.f / (float)a.h;
-        if (!clustered)
-            return;
-#pragma unroll
-        for (int i = 0; i < VALUES; ++i) {
-            const int k = key(i, w.part), owner = k / own;
-            to[i] = 0;
-            if (k >= a.nk)
-                continue;
-            to[i] = cluster_address(smem_address(shared + (w.h * 4 + warp) * own + k - owner * own),
-                                    owner);
-            bars[i] = cluster_address(bar, owner);
-        }
     }
     /* by one thread, before cluster_begun */
-    FLASH_DEVICE void expect(const flash_problem &a, const ShortPlace<T> &w) const
+    FLASH_DEVICE void expect(const flash_problem &a, const ShortPlace<T> &w)
     {
-        const int keys = min(max(a.nk - w.h * own, 0), own);
+        const int keys = min(max((a.nk + 3) / 4 * 4 - w.h * own, 0), own);
         mbarrier_init(bar, 1);
-        mbarrier_expect(bar, a.h * 4 * keys * 4);
+        mbarrier_expect(bar, a.h * keys * 4);
     }
 };
 
@@ -90,49 +79,76 @@ FLASH_DEVICE void short_scatter(const float (&s)[T::BN / 2], const float (&facto
 
 /* `factor` makes probabilities of s, 0 where there is no query */
 template <class T, int FROM>
-FLASH_DEVICE void short_column_sums(const flash_problem &a, const ShortMass<T> &m,
-                                    const ShortPlace<T> &w, const float (&s)[T::BN / 2],
+FLASH_DEVICE void short_column_sums(const ShortMass<T> &m, int part, const float (&s)[T::BN / 2],
                                     const float (&factor)[2])
 {
     float sum[T::SUMS / 32];
     short_scatter<T, FROM>(s, factor, sum);
-    if (m.clustered) {
-        cluster_wait(); /* every block has begun */
-#pragma unroll
-        for (int i = 0; i < T::SUMS / 32; ++i)
-            if (m.to[i])
-                cluster_send(m.to[i], sum[i], m.bars[i]);
-        return;
-    }
 #pragma unroll
     for (int i = 0; i < T::SUMS / 32; ++i)
-        m.shared[((threadIdx.x >> 5) & 3) * T::KEYS + ShortMass<T>::key(i, w.part)] = sum[i];
-    named_barrier(1 + w.part, 128);
-    const int i = w.part * T::SUMS + (threadIdx.x & 127);
-    if ((threadIdx.x & 127) < T::SUMS && i < a.nk)
-        ((float *)a.scratch)[(int64_t)blockIdx.x * a.nk + i] =
-            (m.shared[i] + m.shared[T::KEYS + i]) +
-            (m.shared[2 * T::KEYS + i] + m.shared[3 * T::KEYS + i]);
+        m.rows[((threadIdx.x >> 5) & 3) * T::KEYS + ShortMass<T>::key(i, part)] = sum[i];
+    __syncwarp();
+    if constexpr (T::HELPER)
+        named_barrier_arrive(BARRIER_SUMS, T::THREADS);
 }
 
-/* The mean of the block's keys, by its last warps: four lanes add up a key's sums, a warp's of each
- * head. */
-template <class T>
-FLASH_DEVICE void short_mean(const flash_problem &a, const ShortMass<T> &m, const ShortPlace<T> &w)
+/* Four keys' sums over the block's queries */
+template <class T> FLASH_DEVICE float4 short_block_sums(const ShortMass<T> &m, int key)
 {
-    if (!m.clustered)
-        return;
+    const float4 *at = (const float4 *)(m.rows + key);
+    const float4 a = at[0], b = at[T::KEYS / 4], c = at[T::KEYS / 2], d = at[T::KEYS / 4 * 3];
+    return make_float4((a.x + b.x) + (c.x + d.x), (a.y + b.y) + (c.y + d.y),
+                       (a.z + b.z) + (c.z + d.z), (a.w + b.w) + (c.w + d.w));
+}
+
+/* The mean of the block's keys, by `step` threads (whole warps) of which this is number `first`:
+ * four lanes add up a key's sums, of every fourth head each. */
+template <class T>
+FLASH_DEVICE void short_mean(const flash_problem &a, const ShortMass<T> &m, const ShortPlace<T> &w,
+                             int first, int step)
+{
+    float *out = (float *)a.key_mass.data + w.b * a.key_mass.batch + w.h * m.own * a.key_mass.col;
+    const int keys = min(a.nk - w.h * m.own, m.own);
     mbarrier_wait(m.bar, 0);
-    for (int i = T::THREADS - 1 - threadIdx.x; i < (m.own * 4 + 31) / 32 * 32; i += T::THREADS) {
-        const int mine = i >> 2, key = w.h * m.own + mine;
-        float x = 0.f;
-        if (mine < m.own)
-            for (int h = 0; h < a.h; ++h)
-                x += m.shared[(h * 4 + (i & 3)) * m.own + mine];
-        x = quad_sum(x);
-        if ((i & 3) == 0 && mine < m.own && key < a.nk)
-            ((float *)a.key_mass.data)[w.b * a.key_mass.batch + key * a.key_mass.col] = x * m.share;
+#pragma unroll 1
+    for (int i = first; i < (m.own * 4 + 31) / 32 * 32; i += step) {
+        const int key = i >> 2, head = i & 3;
+        const float *sums = m.sums + head * m.own + min(key, m.own - 1);
+        const float x = head < a.h ? sums[0] : 0.f, y = head + 4 < a.h ? sums[4 * m.own] : 0.f,
+                    sum = quad_sum(x + y);
+        if (head == 0 && key < keys)
+            out[key * a.key_mass.col] = sum * m.share;
     }
+}
+
+/* What comes of the column sums: each of `step` threads (whole warps), of which this is number
+ * `first`, has four keys at most. `wait` makes sure that the sums are there. */
+template <class T, class Wait>
+FLASH_DEVICE void short_finish_sums(const flash_problem &a, const ShortMass<T> &m,
+                                    const ShortPlace<T> &w, int first, int step, Wait wait)
+{
+    const int key = first * 4, owner = key / m.own;
+    uint32_t to = 0, bar = 0;
+    if (m.clustered && key < a.nk) {
+        to = cluster_address(smem_address(m.sums + w.h * m.own + key - owner * m.own), owner);
+        bar = cluster_address(m.bar, owner);
+    }
+    wait();
+    if (key < a.nk) {
+        const float4 x = short_block_sums<T>(m, key);
+        if (m.clustered) {
+            cluster_send(to, x, bar);
+        } else {
+            float *part = (float *)a.scratch + (int64_t)blockIdx.x * a.nk + key;
+            const float values[4] = {x.x, x.y, x.z, x.w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (key + i < a.nk)
+                    part[i] = values[i];
+        }
+    }
+    if (m.clustered)
+        short_mean<T>(a, m, w, first, step);
 }
 
 #endif

@@ -11,14 +11,21 @@
 
 #include "sm90_common.cuh"
 
+enum { VALUES_LATER = 800 }; /* clocks; 400 to 800 measured best where Q and K take 2000 to come */
+enum { BARRIER_SUMS = 6, BARRIER_WORKERS = 7 }; /* named barriers; 1 to 4 are of 128 threads */
+
 template <int D_, int BN_, int ROWS_, int SPLIT_, int TWINS_, int TURNS_, int BLOCKS_, bool MASS_,
           bool BF_>
 struct ShortShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TWINS = TWINS_,
                          TURNS = TURNS_, BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_, TMA = D % 16 == 0;
-    static constexpr int THREADS = ROWS * SPLIT * TWINS * 128, KEYS = BN * SPLIT,
+    static constexpr int WORKERS = ROWS * SPLIT * TWINS * 128, KEYS = BN * SPLIT,
                          QUERIES = ROWS * 64;
+    /* with column sums a warp of its own asks for the values and takes the mean */
+    static constexpr bool DIRECT = !MASS && D % 16 == 0; /* results go straight from registers */
+    static constexpr bool HELPER = MASS && SPLIT == 1;
+    static constexpr int THREADS = WORKERS + (HELPER ? 32 : 0);
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
     /* two warpgroups share the columns of O: the first takes so many */
     static constexpr int LEFT = SPLIT * TWINS == 1 ? D : D > 64 ? 64 : 32;
@@ -28,13 +35,14 @@ struct ShortShape {
                          STAGED = FRONT + SPLIT * K_BYTES,
                          TILES = STAGED + (TWINS > 1 ? Q_BYTES : 0); /* STAGED: the twins' O */
     static constexpr int STATS = SPLIT > 1 ? 64 * SPLIT * 8 : 0;
-    static constexpr int MASS_BYTES = MASS ? 4 * (KEYS + 8) * 4 : 0; /* a row for each warp */
+    static constexpr int MASS_BYTES = MASS ? (5 * KEYS + 32) * 4 : 0; /* ShortMass */
     static constexpr int LOADS = TURNS + 1; /* copies: queries and keys, values, later queries */
     static constexpr int BAR_COUNT = CHUNKS + SPLIT + 1; /* TMA: see short_ask_all; column sums */
     /* twins compute every exponential twice: a quarter goes to the multiply-add units */
     static constexpr bool POLY = TWINS > 1;
     static constexpr int SUMS = MASS ? BN / TWINS : 0; /* keys whose sums a warpgroup makes */
-    static constexpr int BARS = TILES + STATS + MASS_BYTES, SMEM = 1024 + BARS + BAR_COUNT * 8;
+    static constexpr int BARS = TILES + STATS + MASS_BYTES, SPARE = BARS + BAR_COUNT * 8,
+                         SMEM = 1024 + SPARE + 8;
     static_assert(TURNS == 1 || (SPLIT == 1 && !MASS && !TMA), "turns keep nothing but K and V");
     static_assert(TWINS == 1 || (SPLIT == 1 && ROWS == 1 && TMA), "twins share no rows but 64");
     static_assert(SPLIT == 1 || (SPLIT == 2 && ROWS == 1 && BN % 32 == 0),
@@ -73,22 +81,33 @@ template <class T> FLASH_DEVICE ShortPlace<T> short_place(const flash_problem &a
 template <class T> FLASH_DEVICE void short_bars(const flash_short_args &g, uint32_t base)
 {
     for (int i = 0; i < T::CHUNKS + T::SPLIT; ++i)
-        mbarrier_init(base + T::BARS + i * 8, i < T::CHUNKS ? 1 : T::CHUNKS);
+        mbarrier_init(base + T::BARS + i * 8, i < T::CHUNKS || T::HELPER ? 1 : T::CHUNKS);
     tensormap_prefetch(&g.q);
     tensormap_prefetch(&g.k);
     tensormap_prefetch(&g.v);
-    tensormap_prefetch(&g.out);
+    if constexpr (!T::DIRECT)
+        tensormap_prefetch(&g.out);
+}
+
+/* Which head and batch entry of q, k and v the block reads: before griddepcontrol.wait. */
+struct ShortCorner {
+    int qh, qb, kh, kb, vh, vb;
+};
+
+template <class T>
+FLASH_DEVICE ShortCorner short_corner(const flash_problem &a, const ShortPlace<T> &w)
+{
+    return {a.q.head ? w.h : 0,  a.q.batch ? w.b : 0,  a.k.head ? w.hkv : 0,
+            a.k.batch ? w.b : 0, a.v.head ? w.hkv : 0, a.v.batch ? w.b : 0};
 }
 
 /* Each chunk of 64 columns has a warp that asks for it: Q and K, with a barrier of their own, then
  * every part's values. Asking takes a thread 50 ns a box, and what is asked first arrives first. */
 template <class T>
-FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &w, uint32_t base)
+FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &w,
+                                const ShortCorner &from, uint32_t base)
 {
-    const flash_problem &a = g.p;
-    const int c = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 5, 0), qh = a.q.head ? w.h : 0,
-              qb = a.q.batch ? w.b : 0, kh = a.k.head ? w.hkv : 0, kb = a.k.batch ? w.b : 0,
-              vh = a.v.head ? w.hkv : 0, vb = a.v.batch ? w.b : 0;
+    const int c = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 5, 0);
     const uint32_t bar = base + T::BARS + c * 8,
                    keys = base + T::TURNS * T::Q_BYTES + c * (T::BN * 128),
                    values = base + T::FRONT + c * (T::BN * 128);
@@ -97,15 +116,39 @@ FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &
     mbarrier_expect(bar, (T::QUERIES + T::KEYS) * 128);
 #pragma unroll
     for (int i = 0; i < T::ROWS; ++i)
-        tma_load(base + (i * T::CHUNKS + c) * 8192, &g.q, bar, c * 64, w.row0 + i * 64, qh, qb);
+        tma_load(base + (i * T::CHUNKS + c) * 8192, &g.q, bar, c * 64, w.row0 + i * 64, from.qh,
+                 from.qb);
 #pragma unroll
     for (int i = 0; i < T::SPLIT; ++i)
-        tma_load(keys + i * T::K_BYTES, &g.k, bar, c * 64, i * T::BN, kh, kb);
+        tma_load(keys + i * T::K_BYTES, &g.k, bar, c * 64, i * T::BN, from.kh, from.kb);
+    if constexpr (!T::HELPER)
+#pragma unroll
+        for (int i = 0; i < T::SPLIT; ++i) {
+            const uint32_t full = base + T::BARS + (T::CHUNKS + i) * 8;
+            mbarrier_expect(full, T::BN * 128);
+            tma_load(values + i * T::K_BYTES, &g.v, full, c * 64, i * T::BN, from.vh, from.vb);
+        }
+}
+
+/* The values, by one warp, a little later: what is asked for at the same time as Q and K takes of
+ * the memory's bandwidth just then, and V is wanted last. */
+template <class T>
+FLASH_DEVICE void short_ask_values(const flash_short_args &g, const ShortCorner &from,
+                                   uint32_t base)
+{
+    const long long begun = clock64();
+    while (clock64() - begun < VALUES_LATER)
+        ;
+    if (!elected())
+        return;
 #pragma unroll
     for (int i = 0; i < T::SPLIT; ++i) {
         const uint32_t full = base + T::BARS + (T::CHUNKS + i) * 8;
-        mbarrier_expect(full, T::BN * 128);
-        tma_load(values + i * T::K_BYTES, &g.v, full, c * 64, i * T::BN, vh, vb);
+        mbarrier_expect(full, T::CHUNKS * T::BN * 128);
+#pragma unroll
+        for (int c = 0; c < T::CHUNKS; ++c)
+            tma_load(base + T::FRONT + c * (T::BN * 128) + i * T::K_BYTES, &g.v, full, c * 64,
+                     i * T::BN, from.vh, from.vb);
     }
 }
 
@@ -119,7 +162,7 @@ FLASH_DEVICE void short_load(uint32_t dst, const uint16_t *base, int64_t stride,
 {
     constexpr int WIDE = T::STEPS * 2;
 #pragma unroll 4
-    for (int id = threadIdx.x; id < ROWS * WIDE; id += T::THREADS) {
+    for (int id = threadIdx.x; id < ROWS * WIDE; id += T::WORKERS) {
         const int row = id / WIDE, piece = id % WIDE, tile = row / TILE_ROWS, r = row % TILE_ROWS;
         const bool in = row < valid && piece < pieces;
         cp_async16(dst + (tile * T::CHUNKS + (piece >> 3)) * (TILE_ROWS * 128) +
@@ -154,7 +197,7 @@ template <class T, int LOAD> FLASH_DEVICE void short_copied()
 {
     cp_async_wait<T::LOADS - 1 - LOAD>();
     fence_proxy_async();
-    __syncthreads();
+    named_barrier(BARRIER_WORKERS, T::WORKERS);
 }
 
 #endif

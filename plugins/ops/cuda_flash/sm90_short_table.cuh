@@ -4,6 +4,8 @@
 #include "sm90_short.cuh"
 #include "tile_map.cuh"
 
+#define SHORT_PROMOTION CU_TENSOR_MAP_L2_PROMOTION_L2_128B
+
 template <class T> static int short_ready()
 {
     return allow_smem(flash_short_kernel<T>, T::SMEM);
@@ -16,10 +18,14 @@ static int short_launch(const flash_problem *p, const flash_device *device, void
     memset(&args, 0, sizeof args);
     args.p = *p;
     if (T::TMA &&
-        (!device->encode || tile_map(&args.q, T::BF, p->q, p->nq, p->h, *p, 64, device->encode) ||
-         tile_map(&args.k, T::BF, p->k, p->nk, p->hkv, *p, T::BN, device->encode) ||
-         tile_map(&args.v, T::BF, p->v, p->nk, p->hkv, *p, T::BN, device->encode) ||
-         tile_map(&args.out, T::BF, p->out, p->nq, p->h, *p, 16, device->encode)))
+        (!device->encode ||
+         tile_map(&args.q, T::BF, p->q, p->nq, p->h, *p, 64, device->encode, SHORT_PROMOTION) ||
+         tile_map(&args.k, T::BF, p->k, p->nk, p->hkv, *p, T::BN, device->encode,
+                  SHORT_PROMOTION) ||
+         tile_map(&args.v, T::BF, p->v, p->nk, p->hkv, *p, T::BN, device->encode,
+                  SHORT_PROMOTION) ||
+         (!T::DIRECT && tile_map(&args.out, T::BF, p->out, p->nq, p->h, *p, 16, device->encode,
+                                 SHORT_PROMOTION))))
         return FLASH_NO_MAP;
     const int64_t tiles =
         (int64_t)((p->nq + T::QUERIES * T::TURNS - 1) / (T::QUERIES * T::TURNS)) * p->b * p->h;

@@ -7,9 +7,11 @@
 
 #include "flash_launch.h"
 
-/* `n` rows and `heads` of the view in boxes of `rows`. 0, or FLASH_NO_MAP. */
+/* `n` rows and `heads` of the view in boxes of `rows`. `promotion`: how much L2 fetches at once;
+ * the short kernels, which read everything once, do better with 128 bytes. 0, or FLASH_NO_MAP. */
 static inline int tile_map(CUtensorMap *map, bool bf, const flash_view &v, int n, int heads,
-                           const flash_problem &p, int rows, void *encode)
+                           const flash_problem &p, int rows, void *encode,
+                           CUtensorMapL2promotion promotion = CU_TENSOR_MAP_L2_PROMOTION_L2_256B)
 {
     /* a broadcast dimension has one element: the kernel then asks for index 0 */
     const cuuint64_t dims[4] = {(cuuint64_t)p.d, (cuuint64_t)n, (cuuint64_t)(v.head ? heads : 1),
@@ -22,7 +24,7 @@ static inline int tile_map(CUtensorMap *map, bool bf, const flash_view &v, int n
     const CUresult r = ((PFN_cuTensorMapEncodeTiled_v12000)encode)(
         map, bf ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4, v.data,
         dims, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        promotion, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? 0 : FLASH_NO_MAP;
 }
 
