@@ -157,6 +157,15 @@ static void test_pages(void **state)
     free(commands);
 }
 
+/* What a file's author writes into a name reaches no terminal as a command. */
+static void test_no_control(void **state)
+{
+    (void)state;
+    expect(run("why --shape \"$(printf '1\\033]0;x\\007\\302\\233y\\177')\""), 2, "", "1?]0;x??y?");
+    for (const char *c = err; *c; c++)
+        assert_true((unsigned char)*c >= 0x20 || *c == '\n');
+}
+
 static void test_list(void **state)
 {
     (void)state;
@@ -446,13 +455,13 @@ static void test_tune(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),       cmocka_unit_test(test_version),
-        cmocka_unit_test(test_pages),       cmocka_unit_test(test_list),
-        cmocka_unit_test(test_names),       cmocka_unit_test(test_why),
-        cmocka_unit_test(test_attend),      cmocka_unit_test(test_attend_errors),
-        cmocka_unit_test(test_attend_less), cmocka_unit_test(test_layer_errors),
-        cmocka_unit_test(test_folders),     cmocka_unit_test(test_bench),
-        cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_usage),         cmocka_unit_test(test_version),
+        cmocka_unit_test(test_pages),         cmocka_unit_test(test_list),
+        cmocka_unit_test(test_no_control),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_why),           cmocka_unit_test(test_attend),
+        cmocka_unit_test(test_attend_errors), cmocka_unit_test(test_attend_less),
+        cmocka_unit_test(test_layer_errors),  cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_bench),         cmocka_unit_test(test_tune),
     };
     if (argc < 4) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN OP.so\n", argv[0]);

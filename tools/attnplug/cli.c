@@ -21,11 +21,25 @@ static const cli_option common[] = {
 };
 enum { N_COMMON = sizeof common / sizeof *common };
 
+/* Texts quote names out of files that somebody else made: no byte of theirs may steer a terminal.
+ * C1 controls are two bytes in UTF-8. */
+static void put_quietly(const char *text)
+{
+    for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+        const bool c1 = *c == 0xC2 && c[1] >= 0x80 && c[1] < 0xA0;
+        const bool steers = (*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7F || c1;
+        (void)fputc(steers ? '?' : *c, stderr);
+        c += c1;
+    }
+}
+
 static void complain(const char *format, va_list args)
 {
+    char text[4096];
     (void)fflush(stdout);
+    (void)vsnprintf(text, sizeof text, format, args);
     (void)fputs("attnplug: ", stderr);
-    (void)vfprintf(stderr, format, args);
+    put_quietly(text);
     (void)fputc('\n', stderr);
 }
 
@@ -51,7 +65,9 @@ void cli_log(void *ctx, int32_t level, const char *text)
 {
     (void)ctx;
     if (level <= 1 || cli_global.verbose) {
-        (void)fprintf(stderr, "attnplug: %s%s\n", level == 1 ? "warning: " : "", text);
+        (void)fprintf(stderr, "attnplug: %s", level == 1 ? "warning: " : "");
+        put_quietly(text);
+        (void)fputc('\n', stderr);
     }
 }
 
