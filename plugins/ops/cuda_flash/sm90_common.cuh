@@ -314,13 +314,6 @@ FLASH_DEVICE void store_matrix2(uint32_t to, uint32_t a, uint32_t b)
                  : "memory");
 }
 
-FLASH_DEVICE void store_shared(uint32_t to, const uint4 &x)
-{
-    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
-                 "r"(x.w)
-                 : "memory");
-}
-
 FLASH_DEVICE uint4 load_shared(uint32_t from)
 {
     uint4 x;

@@ -22,8 +22,9 @@ struct ShortShape {
     static constexpr bool BF = BF_, MASS = MASS_, TMA = D % 16 == 0;
     static constexpr int WORKERS = ROWS * SPLIT * TWINS * 128, KEYS = BN * SPLIT,
                          QUERIES = ROWS * 64;
-    /* with column sums a warp of its own asks for the values and takes the mean */
     static constexpr bool DIRECT = !MASS && D % 16 == 0; /* results go straight from registers */
+    /* a warp of its own asks for the values and takes the mean (a ninth warp leaves the others 168
+     * registers: too few where two warpgroups share 256 keys) */
     static constexpr bool HELPER = MASS && SPLIT == 1;
     static constexpr int THREADS = WORKERS + (HELPER ? 32 : 0);
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
