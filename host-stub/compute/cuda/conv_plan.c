@@ -32,7 +32,7 @@ static attn_status dnn_check(const struct cuda *c, attn_error *err, const char *
         return ATTN_OK;
     if (err && err->size >= sizeof *err)
         err->vendor_code = code;
-    return attn_fail(err, ATTN_DEVICE, "device cuda: %s: %s", what,
+    return attn_fail(err, dnn_status(code), "device cuda: %s: %s", what,
                      c->lib.cudnnGetErrorString(code));
 }
 

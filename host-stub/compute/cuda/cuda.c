@@ -194,11 +194,11 @@ static attn_status handles_open(struct cuda *c, attn_error *err)
     c->base.stream = stream;
     cublasStatus_t blas = c->lib.cublasLtCreate(&c->blas);
     if (blas != CUBLAS_STATUS_SUCCESS)
-        return attn_fail(err, ATTN_DEVICE, "device cuda: cublasLtCreate: %s",
+        return attn_fail(err, blas_status(blas), "device cuda: cublasLtCreate: %s",
                          c->lib.cublasLtGetStatusString(blas));
     cudnnStatus_t dnn = c->lib.cudnnCreate(&c->dnn);
     if (dnn != CUDNN_STATUS_SUCCESS)
-        return attn_fail(err, ATTN_DEVICE, "device cuda: cudnnCreate: %s",
+        return attn_fail(err, dnn_status(dnn), "device cuda: cudnnCreate: %s",
                          c->lib.cudnnGetErrorString(dnn));
     return cuda_alloc(c, WORKSPACE_BYTES, &c->workspace, err);
 }

@@ -51,4 +51,20 @@ struct cuda_libraries {
  * as long as the process: they keep state of threads. */
 attn_status cuda_libraries_open(struct cuda_libraries *l, attn_error *err);
 
+/* What a failure of theirs is in the contract's words. */
+static inline attn_status blas_status(cublasStatus_t code)
+{
+    return code == CUBLAS_STATUS_ALLOC_FAILED    ? ATTN_NOMEM
+           : code == CUBLAS_STATUS_NOT_SUPPORTED ? ATTN_UNSUPPORTED
+                                                 : ATTN_DEVICE;
+}
+
+static inline attn_status dnn_status(cudnnStatus_t code)
+{
+    return code == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+                   code == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+               ? ATTN_NOMEM
+               : ATTN_DEVICE;
+}
+
 #endif

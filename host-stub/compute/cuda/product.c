@@ -30,8 +30,8 @@ static attn_status blas_check(const struct cuda *c, attn_error *err, const char 
         return ATTN_OK;
     if (err && err->size >= sizeof *err)
         err->vendor_code = code;
-    return attn_fail(err, code == CUBLAS_STATUS_NOT_SUPPORTED ? ATTN_UNSUPPORTED : ATTN_DEVICE,
-                     "device cuda: %s: %s", what, c->lib.cublasLtGetStatusString(code));
+    return attn_fail(err, blas_status(code), "device cuda: %s: %s", what,
+                     c->lib.cublasLtGetStatusString(code));
 }
 
 /* -- tensors as matrices ----------------------------------------------------------------------- */
