@@ -164,6 +164,15 @@ void fault_expect_good(void)
     assert_int_equal(attn_host_op_close(op), ATTN_OK);
 }
 
+void fault_expect_none(void)
+{
+    fault_expect("bad.so", ATTN_VERDICT_OK, "");
+    attn_host_op *op = fault_open(BAD_ID);
+    fault_expect_right(op);
+    assert_int_equal(attn_host_op_close(op), ATTN_OK);
+    fault_expect_good();
+}
+
 int fault_setup(void **state)
 {
     (void)state;

@@ -68,6 +68,8 @@ attn_host_op *fault_open(const char *id);
 void fault_expect_right(attn_host_op *op);
 /* The right plugin is listed, opens and computes. */
 void fault_expect_good(void);
+/* What is no fault: bad.so opens and computes, and so does the plugin beside it. */
+void fault_expect_none(void);
 
 /* The tests of test.c, each in a folder of its own with the right plugin as good.so and the plugin
  * at fault, where there is one, as bad.so. */
