@@ -7,38 +7,7 @@
 
 #include <cmocka.h>
 
-#include "cudnn.h"
-
-enum { HOPPER = 90, AMPERE = 80, VERSION = 91900 };
-
-static attn_tensor tensor(int64_t b, int64_t h, int64_t n, int64_t d)
-{
-    return (attn_tensor){.shape = {b, h, n, d},
-                         .stride = {h * n * d, n * d, d, 1},
-                         .device_type = ATTN_DEVICE_CUDA,
-                         .code = ATTN_CODE_FLOAT,
-                         .bits = 16,
-                         .lanes = 1,
-                         .rank = 4,
-                         .align = 16};
-}
-
-static attn_op_call call_of(int64_t nq, int64_t nk, int64_t d)
-{
-    attn_op_call c = {.size = sizeof c};
-    c.q = c.out = tensor(2, 8, nq, d);
-    c.k = c.v = tensor(2, 8, nk, d);
-    return c;
-}
-
-static attn_op_call causal_of(int64_t nq, int64_t nk, int64_t hi)
-{
-    attn_op_call c = call_of(nq, nk, 64);
-    c.flags = ATTN_CALL_BAND;
-    c.band_lo = INT64_MIN;
-    c.band_hi = hi;
-    return c;
-}
+#include "cudnn_calls.h"
 
 static struct cudnn_call taken(const attn_op_call *c, int chip, size_t version)
 {
@@ -107,8 +76,7 @@ static void test_what_is_wanted(void **state)
     refused(&c, HOPPER, VERSION, "key_mass");
     c = call_of(64, 64, 64);
     assert_false(taken(&c, HOPPER, VERSION).stats);
-    c.lse = tensor(2, 8, 64, 1);
-    c.lse.rank = 3, c.lse.bits = 32;
+    c.lse = rows_of(&c.q);
     assert_true(taken(&c, HOPPER, VERSION).stats);
     c = call_of(64, 64, 64);
     c.q.bits = c.k.bits = c.v.bits = c.out.bits = 32;

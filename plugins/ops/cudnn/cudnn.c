@@ -5,17 +5,17 @@
  *   cudnn.c        this file: the op
  *   cudnn_take.c   which calls it takes
  *   cudnn_graph.c  a call as cuDNN's graph of operations
+ *   cudnn_cache.c  which plans share a compiled graph, and for how long it is kept
  *   cudnn_load.c   the library, found at run time, and its errors
  *   cudnn_abi.h    the part of its interface that is used
  *
- * Check: meson test -C build cudnn (no GPU needed); tools/check-gpu build (on a GPU).
+ * Check: meson test -C build cudnn cudnn_cache (no GPU needed); tools/check-gpu build (on a GPU).
  * Time: attnplug bench --device cuda.
  */
 #include "cudnn.h"
 #include "cuda_device.h"
 
 #include <float.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #define LIBRARY "libcudnn.so.9"
@@ -25,43 +25,37 @@ struct attn_op {
     const struct cudnn_api *api;
     size_t version;
     int chip; /* 90 is compute capability 9.0 */
-    struct handle *handle;
-};
-
-/* One for each device and the process's whole life: closing a handle leaves memory of cuDNN's
- * behind. Its stream is set and used under its lock. */
-struct handle {
-    cudnnHandle_t cudnn; /* NULL: not opened yet */
-    pthread_mutex_t lock;
+    struct cudnn_device *device;
 };
 
 enum { MOST_DEVICES = 64 };
 
-static struct handle handles[MOST_DEVICES];
-static pthread_once_t handles_once = PTHREAD_ONCE_INIT;
+static struct cudnn_device devices[MOST_DEVICES];
+static pthread_once_t devices_once = PTHREAD_ONCE_INIT;
 
-static void handles_init(void)
+static void devices_init(void)
 {
     for (int i = 0; i < MOST_DEVICES; i++)
-        (void)pthread_mutex_init(&handles[i].lock, NULL);
+        (void)pthread_mutex_init(&devices[i].lock, NULL);
 }
 
 /* The device is current. */
-static attn_status handle_open(const struct cudnn_api *api, int device, struct handle **handle,
+static attn_status device_open(const struct cudnn_api *api, int id, struct cudnn_device **device,
                                attn_error *err)
 {
     int code = CUDNN_STATUS_SUCCESS;
-    if (device >= MOST_DEVICES)
-        return attn_fail(err, ATTN_UNSUPPORTED, NAME ": device %d, expected at most %d", device,
+    if (id >= MOST_DEVICES)
+        return attn_fail(err, ATTN_UNSUPPORTED, NAME ": device %d, expected at most %d", id,
                          MOST_DEVICES - 1);
-    (void)pthread_once(&handles_once, handles_init);
-    *handle = &handles[device];
-    (void)pthread_mutex_lock(&(*handle)->lock);
-    if (!(*handle)->cudnn)
-        code = api->cudnnCreate(&(*handle)->cudnn);
+    (void)pthread_once(&devices_once, devices_init);
+    *device = &devices[id];
+    (void)pthread_mutex_lock(&(*device)->lock);
+    (*device)->api = api;
+    if (!(*device)->handle)
+        code = api->cudnnCreate(&(*device)->handle);
     if (code != CUDNN_STATUS_SUCCESS)
-        (*handle)->cudnn = NULL;
-    (void)pthread_mutex_unlock(&(*handle)->lock);
+        (*device)->handle = NULL;
+    (void)pthread_mutex_unlock(&(*device)->lock);
     return code == CUDNN_STATUS_SUCCESS ? ATTN_OK
                                         : cudnn_fail(api, err, "opening cuDNN on the device", code);
 }
@@ -78,9 +72,8 @@ struct pack {
 
 struct attn_op_plan {
     struct attn_op *op;
-    struct cudnn_graph graph;
-    int nothing; /* no queries: run does nothing */
-    int causal, shifted, stats;
+    struct cudnn_shared *shared; /* NULL: no queries, run does nothing */
+    uint64_t scratch;
     float scale, hidden;
     int32_t nq, nk;
     struct pack pack;
@@ -104,7 +97,7 @@ static attn_status op_create(const attn_host *host, const attn_device *device,
     if (status == ATTN_OK)
         status = cuda_enter(NAME, device->id, &before, err);
     if (status == ATTN_OK) {
-        status = handle_open(made->api, device->id, &made->handle, err);
+        status = device_open(made->api, device->id, &made->device, err);
         made->version = made->api->cudnnGetVersion();
         cuda_leave(device->id, before);
     }
@@ -126,19 +119,28 @@ static attn_status op_supports(attn_op *op, const attn_op_call *call, attn_error
     return cudnn_take(call, op->head.device, op->chip, op->version, &what, err);
 }
 
-static attn_status graph_open(struct attn_op *op, const attn_op_call *call,
-                              const struct cudnn_call *what, struct cudnn_graph *graph,
-                              attn_error *err)
+static attn_status graph_get(struct attn_op *op, const attn_op_call *call,
+                             const struct cudnn_call *what, struct cudnn_shared **shared,
+                             attn_error *err)
 {
+    const struct cudnn_key key = cudnn_graph_key(call, what);
     int before;
     attn_status status = cuda_enter(NAME, op->head.device, &before, err);
     if (status != ATTN_OK)
         return status;
-    (void)pthread_mutex_lock(&op->handle->lock);
-    status = cudnn_graph_open(graph, op->api, op->handle->cudnn, call, what, err);
-    (void)pthread_mutex_unlock(&op->handle->lock);
+    status = cudnn_cache_get(op->device, &key, shared, err);
     cuda_leave(op->head.device, before);
     return status;
+}
+
+/* Also where the device cannot be made current: a graph must not lose count of its users. */
+static void graph_put(struct attn_op *op, struct cudnn_shared *shared)
+{
+    int before = op->head.device;
+    if (cuda_enter(NAME, op->head.device, &before, NULL) != ATTN_OK)
+        before = op->head.device;
+    cudnn_cache_put(op->device, shared);
+    cuda_leave(op->head.device, before);
 }
 
 static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_plan **plan,
@@ -152,29 +154,28 @@ static attn_status op_prepare(attn_op *op, const attn_op_call *call, attn_op_pla
     if (!made)
         return attn_fail(err, ATTN_NOMEM, NAME ": no memory for %zu bytes", sizeof *made);
     made->op = op;
-    made->nothing = op_tensor_empty(&call->q);
-    made->causal = what.causal;
-    made->shifted = what.shift != 0;
-    made->stats = what.stats;
     made->scale = what.shape.scale;
     made->hidden = -FLT_MAX;
     made->nq = (int32_t)what.shape.nq;
     made->nk = (int32_t)what.shape.nk;
-    if (!made->nothing)
-        status = graph_open(op, call, &what, &made->graph, err);
+    if (!op_tensor_empty(&call->q))
+        status = graph_get(op, call, &what, &made->shared, err);
     if (status != ATTN_OK) {
         free(made);
         return status;
     }
-    *scratch = (uint64_t)made->graph.workspace;
+    made->scratch = made->shared ? (uint64_t)made->shared->graph.workspace : 0;
+    *scratch = made->scratch;
     *plan = made;
     return ATTN_OK;
 }
 
-/* Numbers and addresses of the plan's tensors in the order of their numbers; how many. */
+/* Numbers and addresses of the tensors of a plan that has a graph, in the order of their numbers;
+ * how many. */
 static int64_t pack_fill(struct attn_op_plan *plan, const attn_op_call *call, int64_t *uids,
                          void **data)
 {
+    const struct cudnn_key *key = &plan->shared->key;
     const struct {
         int64_t uid;
         void *data;
@@ -184,11 +185,11 @@ static int64_t pack_fill(struct attn_op_plan *plan, const attn_op_call *call, in
         {UID_K, call->k.data, 1},
         {UID_V, call->v.data, 1},
         {UID_OUT, call->out.data, 1},
-        {UID_STATS, call->lse.data, plan->stats},
+        {UID_STATS, call->lse.data, key->wants_stats},
         {UID_SCALE, &plan->scale, 1},
-        {UID_HIDDEN, &plan->hidden, plan->causal},
-        {UID_NK, &plan->nk, plan->shifted},
-        {UID_NQ, &plan->nq, plan->shifted},
+        {UID_HIDDEN, &plan->hidden, key->causal},
+        {UID_NK, &plan->nk, key->shifted},
+        {UID_NQ, &plan->nq, key->shifted},
     };
     int64_t n = 0;
     for (int i = 0; i < PACK_TENSORS; i++)
@@ -252,22 +253,22 @@ static attn_status execute(struct attn_op_plan *plan, void *stream, attn_error *
     attn_status status = cuda_enter(NAME, op->head.device, &before, err);
     if (status != ATTN_OK)
         return status;
-    (void)pthread_mutex_lock(&op->handle->lock);
-    code = op->api->cudnnSetStream(op->handle->cudnn, stream);
+    (void)pthread_mutex_lock(&op->device->lock);
+    code = op->api->cudnnSetStream(op->device->handle, stream);
     if (code == CUDNN_STATUS_SUCCESS)
-        code = op->api->cudnnBackendExecute(op->handle->cudnn, plan->graph.plan,
+        code = op->api->cudnnBackendExecute(op->device->handle, plan->shared->graph.plan,
                                             plan->pack.descriptor);
     if (code != CUDNN_STATUS_SUCCESS) /* under the lock: the text is of the last error */
         status = cudnn_fail(op->api, err, "running the plan", code);
-    (void)pthread_mutex_unlock(&op->handle->lock);
+    (void)pthread_mutex_unlock(&op->device->lock);
     cuda_leave(op->head.device, before);
     return status == ATTN_UNSUPPORTED ? ATTN_DEVICE : status;
 }
 
 static attn_status op_run(attn_op_plan *plan, const attn_op_call *call, attn_error *err)
 {
-    attn_status status = op_run_check(NAME, call, (uint64_t)plan->graph.workspace, err);
-    if (status != ATTN_OK || plan->nothing)
+    attn_status status = op_run_check(NAME, call, plan->scratch, err);
+    if (status != ATTN_OK || !plan->shared)
         return status;
     const uintptr_t all = (uintptr_t)call->q.data | (uintptr_t)call->k.data |
                           (uintptr_t)call->v.data | (uintptr_t)call->out.data;
@@ -283,8 +284,8 @@ static void op_release(attn_op_plan *plan)
     if (!plan)
         return;
     pack_close(plan->op->api, &plan->pack);
-    if (!plan->nothing)
-        cudnn_graph_close(&plan->graph);
+    if (plan->shared)
+        graph_put(plan->op, plan->shared);
     free(plan);
 }
 

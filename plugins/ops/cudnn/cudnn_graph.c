@@ -15,6 +15,7 @@
 struct build {
     struct cudnn_graph *graph;
     const struct cudnn_api *api;
+    const struct cudnn_key *key;
     attn_error *err;
     attn_status status;
     int64_t next; /* number of the next virtual tensor */
@@ -106,23 +107,16 @@ static tensor value(struct build *b, int64_t uid, int type)
     return tensor_make(b, uid, type, one, one, 1);
 }
 
-/* cuDNN wants a stride also where a dimension has one element. `turned`: as its transpose. */
-static tensor given(struct build *b, int64_t uid, const attn_tensor *t, int turned)
+static tensor given(struct build *b, int64_t uid, const struct cudnn_view *view)
 {
-    const int type = t->code == ATTN_CODE_BFLOAT ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF;
-    int64_t dims[4], strides[4], step = 1;
-    for (int i = 3; i >= 0; i--) {
-        dims[i] = t->shape[i];
-        strides[i] = t->shape[i] > 1 ? t->stride[i] : step;
-        if (dims[i] * strides[i] > step)
-            step = dims[i] * strides[i];
-    }
-    if (turned) {
-        const int64_t d = dims[2], s = strides[2];
-        dims[2] = dims[3], strides[2] = strides[3];
-        dims[3] = d, strides[3] = s;
-    }
-    return tensor_make(b, uid, type, dims, strides, 0);
+    return tensor_make(b, uid, b->key->type, view->dims, view->strides, 0);
+}
+
+static tensor transposed(struct build *b, int64_t uid, const struct cudnn_view *v)
+{
+    const struct cudnn_view turned = {{v->dims[0], v->dims[1], v->dims[3], v->dims[2]},
+                                      {v->strides[0], v->strides[1], v->strides[3], v->strides[2]}};
+    return given(b, uid, &turned);
 }
 
 /* ---- operations ---- */
@@ -196,7 +190,7 @@ static tensor reduction(struct build *b, int mode, tensor x)
 }
 
 /* Scores of keys after row + Nk - Nq (or row) become the lowest number. */
-static tensor hide(struct build *b, tensor s, int64_t shift)
+static tensor hide(struct build *b, tensor s)
 {
     const int i32 = CUDNN_DATA_INT32;
     tensor row = pointwise(
@@ -205,7 +199,7 @@ static tensor hide(struct build *b, tensor s, int64_t shift)
     tensor key = pointwise(
         b, (struct pointwise){CUDNN_POINTWISE_GEN_INDEX, CUDNN_DATA_FLOAT, 3, s, NULL, NULL},
         scores(b, i32));
-    if (shift) {
+    if (b->key->shifted) {
         row = pointwise(
             b, (struct pointwise){CUDNN_POINTWISE_ADD, i32, -1, row, value(b, UID_NK, i32), NULL},
             scores(b, i32));
@@ -222,26 +216,27 @@ static tensor hide(struct build *b, tensor s, int64_t shift)
                      scores(b, CUDNN_DATA_FLOAT));
 }
 
-static void attention(struct build *b, const attn_op_call *call, const struct cudnn_call *what)
+static void attention(struct build *b)
 {
-    const int half = call->q.code == ATTN_CODE_BFLOAT ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF,
-              f32 = CUDNN_DATA_FLOAT;
+    const struct cudnn_key *key = b->key;
+    const int f32 = CUDNN_DATA_FLOAT;
     tensor s = scores(b, f32);
-    product(b, given(b, UID_Q, &call->q, 0), given(b, UID_K, &call->k, 1), s);
+    product(b, given(b, UID_Q, &key->q), transposed(b, UID_K, &key->k), s);
     s = floats(b, CUDNN_POINTWISE_MUL, s, value(b, UID_SCALE, f32), scores(b, f32));
-    if (what->causal)
-        s = hide(b, s, what->shift);
+    if (key->causal)
+        s = hide(b, s);
     tensor max = reduction(b, CUDNN_REDUCE_TENSOR_MAX, s);
     tensor e = floats(b, CUDNN_POINTWISE_SUB, s, max, scores(b, f32));
     e = floats(b, CUDNN_POINTWISE_EXP, e, NULL, scores(b, f32));
     tensor sum = reduction(b, CUDNN_REDUCE_TENSOR_ADD, e);
     /* always there, as the engines look for it; virtual where nobody asked */
-    const int64_t *l = call->lse.stride, strides[4] = {l[0], l[1], l[2], 1};
     tensor log = floats(b, CUDNN_POINTWISE_LOG, sum, NULL, rows(b));
-    tensor stats = what->stats ? tensor_make(b, UID_STATS, f32, b->row_dims, strides, 0) : rows(b);
+    tensor stats = key->wants_stats
+                       ? tensor_make(b, UID_STATS, f32, key->stats.dims, key->stats.strides, 0)
+                       : rows(b);
     (void)floats(b, CUDNN_POINTWISE_ADD, max, log, stats);
-    tensor p = floats(b, CUDNN_POINTWISE_DIV, e, sum, scores(b, half));
-    product(b, p, given(b, UID_V, &call->v, 0), given(b, UID_OUT, &call->out, 0));
+    tensor p = floats(b, CUDNN_POINTWISE_DIV, e, sum, scores(b, key->type));
+    product(b, p, given(b, UID_V, &key->v), given(b, UID_OUT, &key->out));
 }
 
 /* The best engine that compiles, in the order of cuDNN's own heuristics. */
@@ -276,6 +271,40 @@ static void compile(struct build *b, cudnnHandle_t handle, void *graph)
     b->graph->plan = plan;
 }
 
+/* cuDNN wants a stride also where a dimension has one element. */
+static struct cudnn_view view_of(const attn_tensor *t)
+{
+    struct cudnn_view view;
+    int64_t step = 1;
+    for (int i = 3; i >= 0; i--) {
+        const int64_t n = (uint32_t)i < t->rank ? t->shape[i] : 1;
+        view.dims[i] = n;
+        view.strides[i] = n > 1 ? t->stride[i] : step;
+        if (n * view.strides[i] > step)
+            step = n * view.strides[i];
+    }
+    return view;
+}
+
+struct cudnn_key cudnn_graph_key(const attn_op_call *call, const struct cudnn_call *what)
+{
+    _Static_assert(sizeof(struct cudnn_key) == 5 * sizeof(struct cudnn_view) + 4 * sizeof(int32_t),
+                   "keys are compared as bytes");
+    struct cudnn_key key = {
+        .q = view_of(&call->q),
+        .k = view_of(&call->k),
+        .v = view_of(&call->v),
+        .out = view_of(&call->out),
+        .type = call->q.code == ATTN_CODE_BFLOAT ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_HALF,
+        .causal = what->causal != 0,
+        .shifted = what->shift != 0,
+        .wants_stats = what->stats != 0,
+    };
+    if (what->stats)
+        key.stats = view_of(&call->lse);
+    return key;
+}
+
 static void packed(const int64_t dims[4], int64_t strides[4])
 {
     int64_t step = 1;
@@ -286,21 +315,21 @@ static void packed(const int64_t dims[4], int64_t strides[4])
 }
 
 attn_status cudnn_graph_open(struct cudnn_graph *graph, const struct cudnn_api *api,
-                             cudnnHandle_t handle, const attn_op_call *call,
-                             const struct cudnn_call *what, attn_error *err)
+                             cudnnHandle_t handle, const struct cudnn_key *key, attn_error *err)
 {
-    const struct op_shape *s = &what->shape;
+    const int64_t *q = key->q.dims, nk = key->k.dims[2];
     struct build b = {.graph = graph,
                       .api = api,
+                      .key = key,
                       .err = err,
                       .next = UID_VIRTUAL,
-                      .score_dims = {s->batch, s->heads, s->nq, s->nk},
-                      .row_dims = {s->batch, s->heads, s->nq, 1}};
+                      .score_dims = {q[0], q[1], q[2], nk},
+                      .row_dims = {q[0], q[1], q[2], 1}};
     packed(b.score_dims, b.score_strides);
     packed(b.row_dims, b.row_strides);
     memset(graph, 0, sizeof *graph);
     graph->api = api;
-    attention(&b, call, what);
+    attention(&b);
     void *all = make(&b, CUDNN_BACKEND_OPERATIONGRAPH);
     set(&b, all, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, b.n_ops, b.ops);
     set(&b, all, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
