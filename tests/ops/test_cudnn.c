@@ -78,6 +78,13 @@ static void test_what_is_wanted(void **state)
     assert_false(taken(&c, HOPPER, VERSION).stats);
     c.lse = rows_of(&c.q);
     assert_true(taken(&c, HOPPER, VERSION).stats);
+    c.lse.stride[1] = -64;
+    refused(&c, HOPPER, VERSION, "lse has stride -64 in dimension 1");
+    c = call_of(64, 64, 64);
+    c.q.shape[0] = c.k.shape[0] = c.v.shape[0] = c.out.shape[0] = 1;
+    c.lse = rows_of(&c.q);
+    c.lse.stride[0] = 0; /* of one element: not read */
+    assert_true(taken(&c, HOPPER, VERSION).stats);
     c = call_of(64, 64, 64);
     c.q.bits = c.k.bits = c.v.bits = c.out.bits = 32;
     refused(&c, HOPPER, VERSION, "float32");

@@ -73,6 +73,16 @@ static attn_status band_take(const attn_op_call *call, struct cudnn_call *out, a
     return ATTN_OK;
 }
 
+static attn_status lse_take(const attn_tensor *lse, attn_error *err)
+{
+    for (int i = 0; i < 3; i++)
+        if (lse->shape[i] > 1 && lse->stride[i] <= 0)
+            return attn_fail(err, ATTN_UNSUPPORTED,
+                             NAME ": lse has stride %lld in dimension %d, expected a positive one",
+                             (long long)lse->stride[i], i);
+    return ATTN_OK;
+}
+
 attn_status cudnn_take(const attn_op_call *call, int device, int chip, size_t version,
                        struct cudnn_call *out, attn_error *err)
 {
@@ -109,9 +119,8 @@ attn_status cudnn_take(const attn_op_call *call, int device, int chip, size_t ve
     if (status == ATTN_OK)
         status = band_take(call, out, err);
     out->stats = call->lse.rank != 0;
-    if (status == ATTN_OK && out->stats &&
-        (call->lse.stride[2] <= 0 || call->lse.stride[1] <= 0 || call->lse.stride[0] <= 0))
-        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": lse has a stride that is not positive");
+    if (status == ATTN_OK && out->stats)
+        status = lse_take(&call->lse, err);
     if (status == ATTN_OK && version < FIRST_VERSION)
         status =
             attn_fail(err, ATTN_UNSUPPORTED, NAME ": cuDNN's version is %zu, expected %d or newer",
