@@ -392,6 +392,27 @@ static void test_folders(void **state)
     expect(run("names --json --plugin-path %s", no_lse), 0, "\"org.attnplug.test.wrong\"", "");
 }
 
+/* An op that is slow gets fewer rounds than one that is not. */
+static void test_bench_slow(void **state)
+{
+    (void)state;
+    json_error_t why;
+    expect(run("bench --op memory_efficient --op sliced --shapes 1,8,256,256,64 --rounds 101"
+               " --seconds 1 --json"),
+           0, "\"rows\"", "");
+    json_t *report = json_loads(out, 0, &why);
+    assert_non_null(report);
+    const json_t *rows = json_object_get(report, "rows");
+    json_int_t rounds[2];
+    for (size_t i = 0; i < 2; i++) {
+        rounds[i] = json_integer_value(json_object_get(json_array_get(rows, i), "rounds"));
+        assert_in_range(rounds[i], 1, 101);
+    }
+    assert_true(rounds[1] < rounds[0]);
+    json_decref(report);
+    expect(run("bench --shapes 1,1,8,8,8 --seconds 0"), 2, "", "--seconds: 0, expected 1 to");
+}
+
 static void test_bench(void **state)
 {
     (void)state;
@@ -416,6 +437,7 @@ static void test_bench(void **state)
         assert_true(json_real_value(json_object_get(row, "tflops")) >= 0);
         assert_true(json_real_value(json_object_get(row, "error")) < 2e-6);
         assert_non_null(json_object_get(row, "ratio"));
+        assert_int_equal(json_integer_value(json_object_get(row, "rounds")), 3);
     }
     json_decref(report);
     expect(run("bench --shapes sd16"), 2, "", "--shapes: \"sd16\", expected sd15, sdxl, flux");
@@ -461,7 +483,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_why),           cmocka_unit_test(test_attend),
         cmocka_unit_test(test_attend_errors), cmocka_unit_test(test_attend_less),
         cmocka_unit_test(test_layer_errors),  cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_bench),         cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_bench),         cmocka_unit_test(test_bench_slow),
+        cmocka_unit_test(test_tune),
     };
     if (argc < 4) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN OP.so\n", argv[0]);

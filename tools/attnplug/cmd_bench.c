@@ -12,7 +12,7 @@ typedef struct {
     cli_texts ops, shapes;
     const char *device, *dtype;
     bool key_mass, json, tune;
-    int64_t rounds;
+    int64_t rounds, seconds;
 } arguments;
 
 enum { MAX_ROWS = BENCH_MAX_SHAPES * BENCH_MAX_OPS };
@@ -163,18 +163,23 @@ static int request_read(arguments *a, attn_device *device, struct bench *b,
         return cli_misuse("--rounds: %lld, expected 1 to %d", (long long)a->rounds,
                           BENCH_MAX_ROUNDS);
     }
+    if (a->seconds < 1 || a->seconds > BENCH_MAX_SECONDS) {
+        return cli_misuse("--seconds: %lld, expected 1 to %d", (long long)a->seconds,
+                          BENCH_MAX_SECONDS);
+    }
     /* An op that was measured alone would stand before those that were not, however slow. */
     if (a->tune && a->ops.n) {
         return cli_misuse("--tune measures every op of the device: expected no --op");
     }
     b->key_mass = a->key_mass;
     b->rounds = (int)a->rounds;
+    b->seconds = (int)a->seconds;
     return CLI_OK;
 }
 
 int cmd_bench(int argc, char **argv)
 {
-    arguments a = {.device = "cpu", .rounds = 15};
+    arguments a = {.device = "cpu", .rounds = 15, .seconds = 5};
     struct bench b = {0};
     struct bench_shape shapes[BENCH_MAX_SHAPES];
     attn_device device;
@@ -189,6 +194,8 @@ int cmd_bench(int argc, char **argv)
         {"dtype", CLI_TEXT, &a.dtype, "T", "f32, f16, bf16 (default f32 on cpu, f16 on cuda)"},
         {"key-mass", CLI_FLAG, &a.key_mass, NULL, "with key_mass, as SAG's layer asks for it"},
         {"rounds", CLI_INT, &a.rounds, "N", "rounds whose median is taken (15)"},
+        {"seconds", CLI_INT, &a.seconds, "N",
+         "fewer rounds, but one, of an op that would take longer for them at a shape (5)"},
         {"tune", CLI_FLAG, &a.tune, NULL,
          "keep the timings: auto asks in their order from now on, on this machine"},
         {"json", CLI_FLAG, &a.json, NULL, "for programs to read"},

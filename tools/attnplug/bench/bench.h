@@ -21,6 +21,7 @@
 #include <stdio.h>
 
 enum { BENCH_MAX_SHAPES = 64, BENCH_MAX_OPS = 16, BENCH_MAX_ROUNDS = 101 };
+enum { BENCH_MAX_SECONDS = 3600 };
 
 /* -- shapes.c ---------------------------------------------------------------------------------- */
 
@@ -94,7 +95,7 @@ struct bench {
     struct bench_place *place;
     uint8_t code, bits;
     bool key_mass;
-    int rounds;
+    int rounds, seconds;            /* for a shape and op: at most so many, and about so long */
     const char *ops[BENCH_MAX_OPS]; /* ids; n_ops 0: every op of the device but the reference */
     int n_ops;
 };
@@ -103,6 +104,7 @@ struct bench_row {
     char op[64], version[16];
     struct bench_shape shape;
     char refused[256];          /* why there are no times, "" where there are */
+    int rounds;                 /* whose median it is: fewer than asked for where the op is slow */
     double median_ms, eager_ms; /* eager 0: not taken apart */
     double tflops, ratio, share,
         error; /* ratio to the peer and share of the floor: 0 where not known */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { MAX_SETS = 64, EAGER_ROUNDS = 5, MOST_CALLS = 40 };
+enum { TAPE_MS = 200 }; /* about as long as a slow op's tape lasts */
 
 struct set {
     void *q, *k, *v, *out, *mass;
@@ -18,6 +19,7 @@ struct job {
     attn_host_op_plan *plans[MAX_SETS]; /* one a set: their addresses never change */
     attn_op_call calls[MAX_SETS];
     int n;
+    int n_calls, rounds; /* of a tape, and of tapes */
     void *tape;
     double graph[BENCH_MAX_ROUNDS], eager[EAGER_ROUNDS];
 };
@@ -112,6 +114,17 @@ static attn_status job_run(void *ctx, int i, void *stream, attn_error *err)
     return attn_host_op_run(j->plans[i % j->n], call, err);
 }
 
+/* An op that is slow (one that works through the reference, say) gets a shorter tape and fewer
+ * rounds, at least one of each. `ms`: what a call takes, about. */
+static void job_pace(const struct work *w, struct job *j, double ms)
+{
+    const double calls = TAPE_MS / ms, rounds = w->b->seconds * 1e3 / ms;
+    j->n_calls = calls >= w->n_calls ? w->n_calls : calls < 1 ? 1 : (int)calls;
+    j->rounds = rounds / j->n_calls >= w->b->rounds ? w->b->rounds
+                : rounds / j->n_calls < 1           ? 1
+                                                    : (int)(rounds / j->n_calls);
+}
+
 static attn_status job_prepare(struct work *w, struct job *j, attn_error *err)
 {
     struct bench_place *p = w->b->place;
@@ -134,11 +147,13 @@ static attn_status job_prepare(struct work *w, struct job *j, attn_error *err)
             status = p->alloc(p, c->scratch_bytes, &c->scratch, err);
         }
     }
+    const double start = bench_now_ms();
     if (status == ATTN_OK) {
         status = p->once(p, job_run, j, j->n, err); /* loads what loads late */
     }
     if (status == ATTN_OK) {
-        status = p->record(p, job_run, j, w->n_calls, &j->tape, err);
+        job_pace(w, j, (bench_now_ms() - start) / j->n);
+        status = p->record(p, job_run, j, j->n_calls, &j->tape, err);
     }
     return status;
 }
@@ -207,9 +222,12 @@ static attn_status take_times(struct work *w, attn_error *err)
     for (int round = 0; round < w->b->rounds; round++) {
         for (int i = 0; i < w->n_jobs && status == ATTN_OK; i++) {
             struct job *j = &w->jobs[i];
+            if (round >= j->rounds) {
+                continue;
+            }
             status = p->play(p, j->tape, &j->graph[round], err);
             if (status == ATTN_OK && p->eager && round < EAGER_ROUNDS) {
-                status = p->eager(p, job_run, j, w->n_calls, &j->eager[round], err);
+                status = p->eager(p, job_run, j, j->n_calls, &j->eager[round], err);
             }
         }
     }
@@ -219,8 +237,9 @@ static attn_status take_times(struct work *w, attn_error *err)
 static void fill_row(const struct work *w, struct job *j, struct bench_row *row)
 {
     const struct bench_place *p = w->b->place;
-    const int eager = w->b->rounds < EAGER_ROUNDS ? w->b->rounds : EAGER_ROUNDS;
-    row->median_ms = bench_median(j->graph, w->b->rounds);
+    const int eager = j->rounds < EAGER_ROUNDS ? j->rounds : EAGER_ROUNDS;
+    row->rounds = j->rounds;
+    row->median_ms = bench_median(j->graph, j->rounds);
     row->eager_ms = p->eager ? bench_median(j->eager, eager) : 0;
     row->tflops = bench_flop(w->shape) / row->median_ms * 1e-9;
     row->share = p->floor_ms(p, w->shape, w->b->bits) / row->median_ms;

@@ -88,6 +88,7 @@ static void json_row(const struct bench *b, const struct bench_row *row)
                  (long long)s->d, dtype(b), b->key_mass ? "true" : "false");
     json_number("median_ms", "%.6f", row->median_ms);
     json_number("eager_ms", "%.6f", row->eager_ms);
+    json_number("rounds", "%.0f", row->rounds);
     json_number("tflops", on_cpu(b) ? "%.6f" : "%.3f", row->tflops);
     (void)fputs(", \"peer\": ", stdout);
     if (row->ratio > 0) {
