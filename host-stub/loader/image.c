@@ -237,11 +237,19 @@ static const char *dlopen_reason(const char *name)
     return strncmp(why, name, n) == 0 ? why + n + strspn(why + n, ": ") : why;
 }
 
-/* A system that lets no memory be executed says so in these words. */
-static bool copy_is_not_allowed(const char *why)
+/* Whether the kernel refuses to execute the copy, as some security modules do, or to open it by its
+ * name.  It is asked itself: dlopen gives no number, and its words are in the user's language. */
+static bool copy_is_not_allowed(const char *name)
 {
-    return strncmp(why, "failed to map segment", 21) == 0 ||
-           strncmp(why, "cannot open shared object file", 30) == 0;
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    void *code = fd < 0 ? MAP_FAILED : mmap(NULL, 1, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+    if (code != MAP_FAILED) {
+        munmap(code, 1);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return code == MAP_FAILED;
 }
 
 static attn_status open_code(const image_source *source, image *im, const elf_heads *heads,
@@ -257,7 +265,7 @@ static attn_status open_code(const image_source *source, image *im, const elf_he
     if (im->fd >= 0 && copy_name(im->fd, name, sizeof name)) {
         im->handle = dlopen(name, mode);
         const char *why = im->handle ? "" : dlopen_reason(name);
-        if (!im->handle && !copy_is_not_allowed(why)) {
+        if (!im->handle && !copy_is_not_allowed(name)) {
             return fail_dlopen(source, why, err);
         }
         if (!im->handle) {
