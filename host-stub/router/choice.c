@@ -99,25 +99,19 @@ static int place_built_in(const char *const *order, const char *id)
     return 1000;
 }
 
-typedef struct {
-    candidate c;
-    int place;
-    uint32_t found; /* position among the files */
-} ranked;
-
 /* Exact before approximate; measured before not; then the built-in order; then as found. */
 static int compare(const void *a, const void *b)
 {
-    const ranked *x = a, *y = b;
-    if (x->c.approximate != y->c.approximate) {
-        return x->c.approximate ? 1 : -1;
+    const candidate *x = a, *y = b;
+    if (x->approximate != y->approximate) {
+        return x->approximate ? 1 : -1;
     }
-    bool x_measured = x->c.measured_us > 0, y_measured = y->c.measured_us > 0;
+    bool x_measured = x->measured_us > 0, y_measured = y->measured_us > 0;
     if (x_measured != y_measured) {
         return x_measured ? -1 : 1;
     }
-    if (x_measured && x->c.measured_us != y->c.measured_us) {
-        return x->c.measured_us < y->c.measured_us ? -1 : 1;
+    if (x_measured && x->measured_us != y->measured_us) {
+        return x->measured_us < y->measured_us ? -1 : 1;
     }
     if (x->place != y->place) {
         return x->place < y->place ? -1 : 1;
@@ -126,44 +120,47 @@ static int compare(const void *a, const void *b)
 }
 
 static void rank(const attn_router *router, const attn_op_call *call, const attn_head *head,
-                 uint32_t found, ranked *r)
+                 uint32_t found, candidate *c)
 {
     const char *const *order = names_built_in_order(router->device.runtime);
     int64_t shape[5] = {call->q.shape[0], call->q.shape[1], call->q.shape[2], call->k.shape[2],
                         call->q.shape[3]};
     const attn_order_row *row = NULL;
-    *r = (ranked){.place = place_built_in(order, head->id), .found = found};
-    (void)snprintf(r->c.id, sizeof r->c.id, "%s", head->id);
-    r->c.approximate = (head->flags & ATTN_HEAD_APPROXIMATE) != 0;
+    *c = (candidate){.place = place_built_in(order, head->id), .found = found};
+    (void)snprintf(c->id, sizeof c->id, "%s", head->id);
+    c->approximate = (head->flags & ATTN_HEAD_APPROXIMATE) != 0;
     double us = order_lookup(&router->order, router->device.runtime, call_dtype_name(call), shape,
                              head->id, &row);
     if (row && strcmp(row->version, head->version) == 0) {
-        r->c.measured_us = us;
-        (void)snprintf(r->c.source, sizeof r->c.source, "measured at %lld,%lld,%lld,%lld,%lld",
+        c->measured_us = us;
+        (void)snprintf(c->source, sizeof c->source, "measured at %lld,%lld,%lld,%lld,%lld",
                        (long long)row->shape[0], (long long)row->shape[1], (long long)row->shape[2],
                        (long long)row->shape[3], (long long)row->shape[4]);
     } else {
-        (void)snprintf(r->c.source, sizeof r->c.source, "%s",
-                       r->place == 1000 ? "found in a folder" : "built-in order");
+        (void)snprintf(c->source, sizeof c->source, "%s",
+                       c->place == 1000 ? "found in a folder" : "built-in order");
     }
 }
 
-uint32_t choice_candidates(attn_router *router, const attn_op_call *call,
-                           candidate out[MAX_CANDIDATES])
+attn_status choice_candidates(attn_router *router, const attn_op_call *call, candidate **out,
+                              uint32_t *n, attn_error *err)
 {
-    ranked all[MAX_CANDIDATES];
-    uint32_t n = 0;
+    const uint32_t files = attn_registry_count(router->registry);
+    candidate *all = malloc((files ? files : 1) * sizeof *all);
     attn_file_info info = {.size = sizeof info};
-    for (uint32_t i = 0; attn_registry_file(router->registry, i, &info) == ATTN_OK; i++) {
+    *n = 0;
+    if (!all) {
+        return attn_fail(err, ATTN_NOMEM, "no memory to choose among %u plugins", files);
+    }
+    for (uint32_t i = 0; i < files && attn_registry_file(router->registry, i, &info) == ATTN_OK;
+         i++) {
         bool usable = info.verdict == ATTN_VERDICT_OK && info.op;
         bool for_device = usable && info.op->devices >> router->device.type & 1;
-        if (for_device && n < MAX_CANDIDATES && !names_only_when_named(info.op->id)) {
-            rank(router, call, info.op, i, &all[n++]);
+        if (for_device && !names_only_when_named(info.op->id)) {
+            rank(router, call, info.op, i, &all[(*n)++]);
         }
     }
-    qsort(all, n, sizeof *all, compare);
-    for (uint32_t i = 0; i < n; i++) {
-        out[i] = all[i].c;
-    }
-    return n;
+    qsort(all, *n, sizeof *all, compare);
+    *out = all;
+    return ATTN_OK;
 }

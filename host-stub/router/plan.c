@@ -160,15 +160,12 @@ static attn_status fail_no_candidates(attn_router *router, attn_error *err)
     return attn_fail(err, ATTN_NOT_FOUND, "no op for %s: %s", router->device.runtime, why.text);
 }
 
-static attn_status prepare_auto(attn_router *router, bool approximate, const attn_op_call *call,
-                                attn_plan **plan, uint64_t *scratch, attn_error *err)
+/* The first that takes the call; UNSUPPORTED with every reason where none does. */
+static attn_status prepare_first(attn_router *router, const candidate *candidates, uint32_t n,
+                                 bool approximate, const attn_op_call *call, attn_plan **plan,
+                                 uint64_t *scratch, attn_error *err)
 {
-    candidate candidates[MAX_CANDIDATES];
     char reasons[1024] = "";
-    uint32_t n = choice_candidates(router, call, candidates);
-    if (!n) {
-        return fail_no_candidates(router, err);
-    }
     for (uint32_t i = 0; i < n; i++) {
         ATTN_ERROR_ON(why, 512);
         if (candidates[i].approximate && !approximate) {
@@ -189,6 +186,20 @@ static attn_status prepare_auto(attn_router *router, bool approximate, const att
         append_reason(reasons, sizeof reasons, candidates[i].id, why.text);
     }
     return attn_fail(err, ATTN_UNSUPPORTED, "no op takes this call: %s", reasons);
+}
+
+static attn_status prepare_auto(attn_router *router, bool approximate, const attn_op_call *call,
+                                attn_plan **plan, uint64_t *scratch, attn_error *err)
+{
+    candidate *candidates = NULL;
+    uint32_t n = 0;
+    attn_status status = choice_candidates(router, call, &candidates, &n, err);
+    if (status == ATTN_OK) {
+        status = n ? prepare_first(router, candidates, n, approximate, call, plan, scratch, err)
+                   : fail_no_candidates(router, err);
+    }
+    free(candidates);
+    return status;
 }
 
 attn_status attn_router_prepare(attn_router *router, const char *op, const attn_param *params,

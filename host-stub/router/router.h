@@ -64,13 +64,13 @@ void ops_close(attn_router *router);
 
 /* choice.c ------------------------------------------------------------------------------------ */
 
-enum { MAX_CANDIDATES = 64 };
-
 typedef struct {
     char id[64];
     bool approximate;
     char source[64]; /* the rule that put it at its place */
     double measured_us;
+    int place;      /* in the built-in order */
+    uint32_t found; /* position among the files */
 } candidate;
 
 /* What is to be taken, by the order of precedence. */
@@ -84,9 +84,9 @@ typedef struct {
 
 attn_status choice_request(attn_router *router, const char *op, uint32_t flags,
                            const attn_op_call *call, request *r, attn_error *err);
-/* In the order in which auto asks. */
-uint32_t choice_candidates(attn_router *router, const attn_op_call *call,
-                           candidate out[MAX_CANDIDATES]);
+/* All ops for the router's device, in the order in which auto asks.  The caller frees *out. */
+attn_status choice_candidates(attn_router *router, const attn_op_call *call, candidate **out,
+                              uint32_t *n, attn_error *err);
 
 /* plan.c -------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* why.c: each op in the order in which auto asks, and what it says of a call. */
 #include "router.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -38,7 +39,8 @@ attn_status attn_router_why(attn_router *router, const attn_op_call *call, uint3
                             attn_why *rows, uint32_t capacity, uint32_t *n_rows, attn_error *err)
 {
     request r;
-    candidate candidates[MAX_CANDIDATES];
+    candidate *candidates = NULL;
+    uint32_t n = 0;
     why_table t = {.rows = rows, .capacity = capacity};
     attn_status status = call_check(call, &router->device, err);
     if (status == ATTN_OK && capacity && rows[0].size < 8) {
@@ -47,6 +49,9 @@ attn_status attn_router_why(attn_router *router, const attn_op_call *call, uint3
     }
     if (status == ATTN_OK) {
         status = choice_request(router, NULL, flags, call, &r, err);
+    }
+    if (status == ATTN_OK) {
+        status = choice_candidates(router, call, &candidates, &n, err);
     }
     if (status != ATTN_OK) {
         return status;
@@ -59,13 +64,13 @@ attn_status attn_router_why(attn_router *router, const attn_op_call *call, uint3
         t.taken = t.taken || !r.falls_back; /* a name that must be kept: auto is not asked */
     }
     bool approximate = (flags & ATTN_ROUTE_APPROXIMATE) && !r.exact;
-    uint32_t n = choice_candidates(router, call, candidates);
     for (uint32_t i = 0; i < n; i++) {
         attn_why row = {.size = sizeof row, .measured_us = candidates[i].measured_us};
         memcpy(row.op, candidates[i].id, sizeof row.op);
         memcpy(row.source, candidates[i].source, sizeof row.source);
         ask(router, call, approximate || !candidates[i].approximate, &t, &row);
     }
+    free(candidates);
     *n_rows = t.n;
     return ATTN_OK;
 }

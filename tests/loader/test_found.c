@@ -27,13 +27,13 @@ static const char *const ids[] = {"com.acme.flash", "com.acme.quick", "com.rival
                                   "com.acme.math"};
 enum { N_IDS = sizeof ids / sizeof *ids };
 
-static void path_of(const char *id, char path[128])
+static void path_of(const char *in, const char *id, char path[128])
 {
-    (void)snprintf(path, 128, "%s/%s.so", folder, id);
+    assert_in_range(snprintf(path, 128, "%s/%s.so", in, id), 1, 127);
 }
 
 /* Both ids have room for 64 bytes in the file. */
-static void copy_as(const char *id)
+static void copy_as(const char *in, const char *id, uint32_t flags)
 {
     static char bytes[1 << 20];
     char path[128];
@@ -46,28 +46,36 @@ static void copy_as(const char *id)
     assert_non_null(at);
     memset(at, 0, sizeof first_id);
     memcpy(at, id, strlen(id));
-    path_of(id, path);
+    memcpy(at - offsetof(attn_head, id) + offsetof(attn_head, flags), &flags, sizeof flags);
+    path_of(in, id, path);
     FILE *to = fopen(path, "wb");
     assert_non_null(to);
     assert_int_equal(fwrite(bytes, 1, n, to), n);
     assert_int_equal(fclose(to), 0);
 }
 
-static int setup(void **state)
+static attn_registry *registry_on(const char *in)
 {
-    const char *paths[] = {folder};
+    attn_registry *registry = NULL;
     const attn_registry_options options = {.size = sizeof options,
                                            .flags =
                                                ATTN_REGISTRY_ONLY_PATHS | ATTN_REGISTRY_TRUST_ALL,
-                                           .paths = paths,
+                                           .paths = &in,
                                            .n_paths = 1};
+    assert_int_equal(attn_registry_open(&options, &registry, NULL), ATTN_OK);
+    return registry;
+}
+
+static int setup(void **state)
+{
     assert_non_null(mkdtemp(folder));
     for (size_t i = 0; i < N_IDS; i++) {
-        copy_as(ids[i]);
+        copy_as(folder, ids[i], 0);
     }
     unsetenv("ATTNPLUG_OP");
     unsetenv("DIFFSYNTH_ATTENTION_IMPLEMENTATION");
-    return attn_registry_open(&options, (attn_registry **)state, NULL);
+    *state = registry_on(folder);
+    return 0;
 }
 
 static int teardown(void **state)
@@ -75,7 +83,7 @@ static int teardown(void **state)
     char path[128];
     attn_registry_close(*state);
     for (size_t i = 0; i < N_IDS; i++) {
-        path_of(ids[i], path);
+        path_of(folder, ids[i], path);
         unlink(path);
     }
     return rmdir(folder);
@@ -172,12 +180,46 @@ static void test_router(void **state)
     assert_int_equal(attn_router_close(router), ATTN_OK);
 }
 
+/* Many that auto may not take unasked, and behind them one that it may. */
+static void test_auto_looks_at_all(void **state)
+{
+    enum { MANY = 100 };
+    char many[] = "/tmp/attnplug-many-XXXXXX", names[MANY][64], path[128];
+    ATTN_ERROR_ON(err, 1280);
+    attn_router *router = NULL;
+    attn_plan *plan = NULL;
+    uint64_t scratch = 0;
+    attention a;
+    (void)state;
+    assert_non_null(mkdtemp(many));
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(names[i], sizeof names[i], "com.many.n%03d", i);
+        copy_as(many, names[i], i + 1 < MANY ? ATTN_HEAD_APPROXIMATE : 0);
+    }
+    attn_registry *registry = registry_on(many);
+    assert_int_equal(attn_router_open(registry, &cpu, NULL, &router, NULL), ATTN_OK);
+    attn_op_call call = attention_call(&a);
+    if (attn_router_prepare(router, NULL, NULL, 0, 0, &call, &plan, &scratch, &err) != ATTN_OK) {
+        fail_msg("%s", err.text);
+    }
+    assert_string_equal(attn_plan_op(plan), names[MANY - 1]);
+    attn_plan_release(plan);
+    assert_int_equal(attn_router_close(router), ATTN_OK);
+    attn_registry_close(registry);
+    for (int i = 0; i < MANY; i++) {
+        path_of(many, names[i], path);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(many), 0);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_router),
+        cmocka_unit_test(test_auto_looks_at_all),
     };
     if (argc < 2) {
         (void)fprintf(stderr, "usage: %s PLAIN.so\n", argv[0]);
