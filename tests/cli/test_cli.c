@@ -219,6 +219,39 @@ static void test_why(void **state)
     expect(run("why --shape 1,8,64,64,40 --json"), 0, "\"taken\": true", "");
 }
 
+/* As many refusals as there are ops, and behind them the one that is taken. */
+static void test_why_many(void **state)
+{
+    enum { MANY = 150 };
+    static char bytes[1 << 20];
+    static const char id[] = "org.attnplug.test.wrong";
+    char folder[] = "/tmp/attnplug-why-XXXXXX", path[64];
+    (void)state;
+    FILE *from = fopen(no_lse, "rb");
+    assert_non_null(from);
+    const size_t n = fread(bytes, 1, sizeof bytes, from);
+    assert_int_equal(fclose(from), 0);
+    char *at = memmem(bytes, n, id, sizeof id);
+    assert_non_null(at);
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(path, sizeof path, "%s/%03d.so", folder, i);
+        (void)snprintf(at, sizeof id, "org.attnplug.test.n%03d", i);
+        FILE *to = fopen(path, "wb");
+        assert_non_null(to);
+        assert_int_equal(fwrite(bytes, 1, n, to), n);
+        assert_int_equal(fclose(to), 0);
+    }
+    expect(run("why --shape 1,8,64,64,40 --lse --probs --plugin-path %s", folder), 0,
+           "no     org.attnplug.test.n149", "");
+    expect(0, 0, "taken  org.attnplug.math", "");
+    for (int i = 0; i < MANY; i++) {
+        (void)snprintf(path, sizeof path, "%s/%03d.so", folder, i);
+        unlink(path);
+    }
+    assert_int_equal(rmdir(folder), 0);
+}
+
 /* Element i of a stored tensor of floats. */
 static double element(const safetensors_tensor *t, uint64_t i)
 {
@@ -477,14 +510,14 @@ static void test_tune(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_usage),         cmocka_unit_test(test_version),
-        cmocka_unit_test(test_pages),         cmocka_unit_test(test_list),
-        cmocka_unit_test(test_no_control),    cmocka_unit_test(test_names),
-        cmocka_unit_test(test_why),           cmocka_unit_test(test_attend),
-        cmocka_unit_test(test_attend_errors), cmocka_unit_test(test_attend_less),
-        cmocka_unit_test(test_layer_errors),  cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_bench),         cmocka_unit_test(test_bench_slow),
-        cmocka_unit_test(test_tune),
+        cmocka_unit_test(test_usage),       cmocka_unit_test(test_version),
+        cmocka_unit_test(test_pages),       cmocka_unit_test(test_list),
+        cmocka_unit_test(test_no_control),  cmocka_unit_test(test_names),
+        cmocka_unit_test(test_why),         cmocka_unit_test(test_why_many),
+        cmocka_unit_test(test_attend),      cmocka_unit_test(test_attend_errors),
+        cmocka_unit_test(test_attend_less), cmocka_unit_test(test_layer_errors),
+        cmocka_unit_test(test_folders),     cmocka_unit_test(test_bench),
+        cmocka_unit_test(test_bench_slow),  cmocka_unit_test(test_tune),
     };
     if (argc < 4) {
         (void)fprintf(stderr, "usage: %s ATTNPLUG GOLDEN OP.so\n", argv[0]);

@@ -5,9 +5,8 @@
 #include "attn_router.h"
 #include "error.h"
 
+#include <stdlib.h>
 #include <string.h>
-
-enum { MAX_ROWS = 128 };
 
 typedef struct {
     const char *device, *dtype, *shape;
@@ -84,19 +83,22 @@ static void print_json(const attn_why *rows, uint32_t n)
 static int print_why(attn_registry *registry, const arguments *a, const attn_device *device,
                      const attn_op_call *call)
 {
-    static attn_why rows[MAX_ROWS];
+    const uint32_t most = attn_registry_count(registry) + 1; /* a row a file, and the name wanted */
+    attn_why *rows = calloc(most, sizeof *rows);
     ATTN_ERROR_ON(err, 1024);
     attn_router *router = NULL;
     uint32_t n = 0;
     bool taken = false;
+    if (!rows) {
+        return cli_fail("no memory for %u rows", most);
+    }
     rows[0].size = sizeof *rows;
     attn_status status = attn_router_open(registry, device, NULL, &router, &err);
     if (status == ATTN_OK) {
         status = attn_router_why(router, call, a->approximate ? ATTN_ROUTE_APPROXIMATE : 0, rows,
-                                 MAX_ROWS, &n, &err);
+                                 most, &n, &err);
     }
     if (status == ATTN_OK) {
-        n = n < MAX_ROWS ? n : MAX_ROWS;
         if (a->json) {
             print_json(rows, n);
         } else {
@@ -107,6 +109,7 @@ static int print_why(attn_registry *registry, const arguments *a, const attn_dev
         }
     }
     (void)attn_router_close(router);
+    free(rows);
     return status != ATTN_OK ? cli_fail("%s", err.text)
            : taken           ? CLI_OK
                              : cli_fail("no op takes this call");

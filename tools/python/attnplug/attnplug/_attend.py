@@ -108,13 +108,15 @@ def why(query, key, value, *, bias=None, mask=None, is_causal=False, window=None
             views[name] = view(wide)
     call = make_call(views, band_of(is_causal, window), scale, 0)
     kind, index = ("cuda", views["q"].device_id) if views["q"].device_type == abi.CUDA else ("cpu", 0)
-    rows, count, mine = (abi.Why * 32)(), C.c_uint32(), thread()
+    count, mine, flags = C.c_uint32(), thread(), _APPROXIMATE if approximate else 0
+    mine.error.raise_for(plug().attn_router_why(router(kind, index), call, flags, None, 0, count, mine.error.ref))
+    rows = (abi.Why * max(count.value, 1))()
     for row in rows:
         row.size = C.sizeof(abi.Why)
-    mine.error.raise_for(plug().attn_router_why(router(kind, index), call, _APPROXIMATE if approximate else 0, rows, 32,
-                                                count, mine.error.ref))
+    mine.error.raise_for(plug().attn_router_why(router(kind, index), call, flags, rows, len(rows), count,
+                                                mine.error.ref))
     return [{"op": r.op.decode(), "taken": bool(r.taken), "reason": r.reason.decode(), "source": r.source.decode(),
-             "measured_us": r.measured_us} for r in rows[:min(count.value, 32)]]
+             "measured_us": r.measured_us} for r in rows[:count.value]]
 
 
 def names():
