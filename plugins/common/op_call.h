@@ -64,13 +64,22 @@ static inline attn_status op_output_check(const char *who, const char *name, con
     return ATTN_OK;
 }
 
-static inline attn_status op_type_check(const char *who, const char *name, const attn_tensor *t,
-                                        uint64_t allowed, const char *expected, attn_error *err)
+static inline attn_status op_type_fail(const char *who, const char *name, const attn_tensor *t,
+                                       attn_status status, const char *expected, attn_error *err)
 {
-    if (op_dtype(t) & allowed)
+    return attn_fail(err, status, "%s: %s has type code %u bits %u lanes %u, expected %s", who,
+                     name, t->code, t->bits, t->lanes, expected);
+}
+
+/* A float: one that the contract has and we do not is another op's to take. */
+static inline attn_status op_float_check(const char *who, const char *name, const attn_tensor *t,
+                                         attn_error *err)
+{
+    const uint64_t dtype = op_dtype(t);
+    if (dtype & (ATTN_DTYPE_F32 | ATTN_DTYPE_F16 | ATTN_DTYPE_BF16))
         return ATTN_OK;
-    return attn_fail(err, ATTN_UNSUPPORTED, "%s: %s has type code %u bits %u lanes %u, expected %s",
-                     who, name, t->code, t->bits, t->lanes, expected);
+    return op_type_fail(who, name, t, dtype ? ATTN_UNSUPPORTED : ATTN_INVALID,
+                        "float32, float16 or bfloat16", err);
 }
 
 static inline attn_status op_qkv_check(const char *who, const attn_op_call *c, attn_error *err)
@@ -95,14 +104,14 @@ static inline attn_status op_qkv_check(const char *who, const attn_op_call *c, a
         const char *name = four[i].name;
         const attn_tensor *t = four[i].tensor;
         status = op_tensor_check(who, name, t, &c->q, 4, shapes[i], err);
-        if (status == ATTN_OK)
-            status = op_type_check(who, name, t, ATTN_DTYPE_F32 | ATTN_DTYPE_F16 | ATTN_DTYPE_BF16,
-                                   "float32, float16 or bfloat16", err);
         if (status == ATTN_OK && op_dtype(t) != op_dtype(&c->q))
             status =
-                attn_fail(err, ATTN_UNSUPPORTED, "%s: %s has type code %u bits %u, q %u and %u",
-                          who, name, t->code, t->bits, c->q.code, c->q.bits);
+                attn_fail(err, ATTN_INVALID,
+                          "%s: %s has type code %u bits %u lanes %u, expected q's %u, %u and %u",
+                          who, name, t->code, t->bits, t->lanes, c->q.code, c->q.bits, c->q.lanes);
     }
+    if (status == ATTN_OK)
+        status = op_float_check(who, "q", &c->q, err);
     if (status == ATTN_OK)
         status = op_output_check(who, "out", &c->out, err);
     if (status == ATTN_OK && q[1] > 0 && (k[1] == 0 || q[1] % k[1] != 0))
@@ -147,13 +156,10 @@ static inline attn_status op_extras_check(const char *who, const attn_op_call *c
         const attn_tensor *tensor;
         uint32_t rank;
         const int64_t *shape;
-        uint64_t types; /* 0: bytes */
     } extras[] = {
-        {"bias", &c->bias, 4, pairs, ATTN_DTYPE_F32 | ATTN_DTYPE_F16 | ATTN_DTYPE_BF16},
-        {"mask", &c->mask, 4, pairs, 0},
-        {"lse", &c->lse, 3, pairs, ATTN_DTYPE_F32},
-        {"key_mass", &c->key_mass, 2, keys, ATTN_DTYPE_F32},
-        {"probs", &c->probs, 4, pairs, ATTN_DTYPE_F32},
+        {"bias", &c->bias, 4, pairs},   {"mask", &c->mask, 4, pairs},
+        {"lse", &c->lse, 3, pairs},     {"key_mass", &c->key_mass, 2, keys},
+        {"probs", &c->probs, 4, pairs},
     };
     attn_status status = ATTN_OK;
     for (int i = 0; i < 5 && status == ATTN_OK; i++) {
@@ -164,13 +170,12 @@ static inline attn_status op_extras_check(const char *who, const attn_op_call *c
         status = op_tensor_check(who, name, t, &c->q, extras[i].rank, extras[i].shape, err);
         if (status != ATTN_OK)
             break;
-        if (extras[i].types)
-            status = op_type_check(who, name, t, extras[i].types,
-                                   i == 0 ? "float32, float16 or bfloat16" : "float32", err);
-        else if (t->code != ATTN_CODE_UINT || t->bits != 8 || t->lanes != 1)
-            status = attn_fail(err, ATTN_UNSUPPORTED,
-                               "%s: %s has type code %u bits %u lanes %u, expected 8-bit unsigned",
-                               who, name, t->code, t->bits, t->lanes);
+        if (i == 0)
+            status = op_float_check(who, name, t, err);
+        else if (i == 1 && (t->code != ATTN_CODE_UINT || t->bits != 8 || t->lanes != 1))
+            status = op_type_fail(who, name, t, ATTN_INVALID, "8-bit unsigned", err);
+        else if (i >= 2 && op_dtype(t) != ATTN_DTYPE_F32)
+            status = op_type_fail(who, name, t, ATTN_INVALID, "float32", err);
         if (status == ATTN_OK && i >= 2)
             status = op_output_check(who, name, t, err);
     }

@@ -320,6 +320,10 @@ static const char *too_much(const attn_op_call *c)
 
 static attn_status asked(attn_op *op, const attn_op_call *c, attn_error *err)
 {
+#if defined(FAULT_unsupported_for_types)
+    if (!same_type(&c->k, &c->q) || !same_type(&c->v, &c->q) || !same_type(&c->out, &c->q))
+        return refuse(err, ATTN_UNSUPPORTED, "k, v, out: types that q does not have");
+#endif
     attn_status s = supports(op, c, err);
     const char *refusal = s == ATTN_OK ? too_much(c) : NULL;
     if (refusal)

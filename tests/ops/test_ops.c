@@ -346,6 +346,13 @@ static void call_resize(attn_op_call *c, int64_t batch, int64_t queries)
         by_query[i]->shape[2] = queries;
 }
 
+static void call_type(attn_op_call *c, uint8_t code, uint8_t bits)
+{
+    attn_tensor *const four[] = {&c->q, &c->k, &c->v, &c->out};
+    for (size_t i = 0; i < 4; i++)
+        four[i]->code = code, four[i]->bits = bits;
+}
+
 static void test_refusals(void **state)
 {
     static const char *const names[] = {"math", "memory_efficient", "sliced"};
@@ -369,15 +376,25 @@ static void test_refusals(void **state)
         call = data.call, call.k.shape[1] = call.v.shape[1] = 3;
         expect_refusal(names[i], &call, ATTN_INVALID, "multiple");
         call = data.call, call.k.code = ATTN_CODE_INT;
-        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "k has type");
+        expect_refusal(names[i], &call, ATTN_INVALID, "k has type");
         call = data.call, call.v.code = ATTN_CODE_BFLOAT, call.v.bits = 16;
-        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "v has type");
+        expect_refusal(names[i], &call, ATTN_INVALID, "v has type");
+        call = data.call, call.q.bits = 64;
+        expect_refusal(names[i], &call, ATTN_INVALID, "k has type");
+        call = data.call, call_type(&call, ATTN_CODE_INT, 32);
+        expect_refusal(names[i], &call, ATTN_INVALID, "q has type");
+        call = data.call, call_type(&call, ATTN_CODE_FLOAT, 64);
+        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "q has type");
+        call = data.call, call.bias.bits = 64;
+        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "bias has type");
+        call = data.call, call.bias.code = ATTN_CODE_UINT;
+        expect_refusal(names[i], &call, ATTN_INVALID, "bias has type");
         call = data.call, call.bias.shape[3] = 1;
         expect_refusal(names[i], &call, ATTN_INVALID, "bias has 1 in dimension 3");
         call = data.call, call.mask.code = ATTN_CODE_FLOAT;
-        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "mask has type");
+        expect_refusal(names[i], &call, ATTN_INVALID, "mask has type");
         call = data.call, call.lse.bits = 16;
-        expect_refusal(names[i], &call, ATTN_UNSUPPORTED, "lse has type");
+        expect_refusal(names[i], &call, ATTN_INVALID, "lse has type");
         call = data.call, call.out.stride[1] = 0;
         expect_refusal(names[i], &call, ATTN_INVALID, "out has stride 0 in dimension 1");
         call = data.call, call.lse.stride[2] = 0;

@@ -63,9 +63,25 @@ static void out_broadcast(attn_op_call *c)
 {
     c->out.stride[2] = 0;
 }
-static void mixed(attn_op_call *c)
+static void another_type(attn_tensor *t)
 {
-    c->k.bits = c->k.bits == 32 ? 16 : 32, c->k.code = ATTN_CODE_FLOAT;
+    t->bits = t->bits == 32 ? 16 : 32, t->code = ATTN_CODE_FLOAT;
+}
+static void mixed_q(attn_op_call *c)
+{
+    another_type(&c->q);
+}
+static void mixed_k(attn_op_call *c)
+{
+    another_type(&c->k);
+}
+static void mixed_v(attn_op_call *c)
+{
+    another_type(&c->v);
+}
+static void mixed_out(attn_op_call *c)
+{
+    another_type(&c->out);
 }
 static void lanes(attn_op_call *c)
 {
@@ -150,7 +166,10 @@ static const struct {
     {"out of another head dimension than v", out_dim},
     {"a negative length", negative},
     {"an output with stride 0", out_broadcast},
-    {"k of another type than q", mixed},
+    {"q of another type than k, v and out", mixed_q},
+    {"k of another type than q", mixed_k},
+    {"v of another type than q", mixed_v},
+    {"out of another type than q", mixed_out},
     {"4 lanes", lanes},
     {"integers", integers},
     {"q on device type 21", elsewhere},
@@ -163,6 +182,14 @@ static const struct {
     {"key_mass too short", mass_short},
     {"a required extension that nobody knows", extension},
 };
+
+/* Beside a q that the op takes, another type of k, v or out can only be wrong, for any op.  Other
+ * breaks may be refused for something that the op does not do. */
+static int is_invalid(int64_t index)
+{
+    void (*apply)(attn_op_call *) = breaks[index].apply;
+    return apply == mixed_k || apply == mixed_v || apply == mixed_out;
+}
 
 /* A call that is taken as it is, and of which every break breaks something.  0, or -1 where none is
  * found: then an op refuses all of them for reasons of its own. */
@@ -201,6 +228,9 @@ static void try_one(const struct check *k, attn_op *op, struct caught *e, int64_
     caught_look(e, r, "prepare", s);
     if (can == ATTN_OK || s == ATTN_OK)
         finding(r, "%s: %s takes it", breaks[index].what, can == ATTN_OK ? "supports" : "prepare");
+    else if (whole && is_invalid(index) && (can == ATTN_UNSUPPORTED || s == ATTN_UNSUPPORTED))
+        finding(r, "%s: %s says UNSUPPORTED, expected INVALID: q, k, v and out are of one type",
+                breaks[index].what, can == ATTN_UNSUPPORTED ? "supports" : "prepare");
     if (s == ATTN_OK)
         k->op->release(plan);
     attn_error mute = {sizeof mute, 0, NULL, 0}; /* an error that has no room for a text */

@@ -38,6 +38,18 @@ static int is_float32(const attn_tensor *t)
     return t->code == ATTN_CODE_FLOAT && t->bits == 32 && t->lanes == 1;
 }
 
+static int is_float(const attn_tensor *t)
+{
+    return t->lanes == 1 &&
+           ((t->code == ATTN_CODE_FLOAT && (t->bits == 16 || t->bits == 32 || t->bits == 64)) ||
+            (t->code == ATTN_CODE_BFLOAT && t->bits == 16));
+}
+
+static int same_type(const attn_tensor *a, const attn_tensor *b)
+{
+    return a->code == b->code && a->bits == b->bits && a->lanes == b->lanes;
+}
+
 static int is_bytes(const attn_tensor *t)
 {
     return t->code == ATTN_CODE_UINT && t->bits == 8 && t->lanes == 1;
@@ -95,6 +107,24 @@ static attn_status check_shapes(const attn_op_call *c, attn_error *err)
     return ATTN_OK;
 }
 
+/* Types that are wrong for any op. */
+static attn_status check_types(const attn_op_call *c, attn_error *err)
+{
+    if (!is_float(&c->q) || (c->bias.rank && !is_float(&c->bias)))
+        return refuse(err, ATTN_INVALID, "q: type code %u, %u bits, bias: %u, %u, expected floats",
+                      c->q.code, c->q.bits, c->bias.code, c->bias.bits);
+    if (!same_type(&c->k, &c->q) || !same_type(&c->v, &c->q) || !same_type(&c->out, &c->q))
+        return refuse(err, ATTN_INVALID, "k, v, out: expected the type of q, code %u, %u bits",
+                      c->q.code, c->q.bits);
+    if (c->mask.rank && !is_bytes(&c->mask))
+        return refuse(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes",
+                      c->mask.code, c->mask.bits);
+    if ((c->lse.rank && !is_float32(&c->lse)) || (c->key_mass.rank && !is_float32(&c->key_mass)) ||
+        (c->probs.rank && !is_float32(&c->probs)))
+        return refuse(err, ATTN_INVALID, "lse, key_mass, probs: expected fp32");
+    return ATTN_OK;
+}
+
 static attn_status supports(attn_op *op, const attn_op_call *c, attn_error *err)
 {
     (void)op;
@@ -106,16 +136,11 @@ static attn_status supports(attn_op *op, const attn_op_call *c, attn_error *err)
         if (e->flags & ATTN_EXT_REQUIRED)
             return refuse(err, ATTN_UNSUPPORTED, "extension %s is not known", e->id);
     attn_status s = check_shapes(c, err);
+    if (s == ATTN_OK)
+        s = check_types(c, err);
     if (s != ATTN_OK)
         return s;
-    if (c->mask.rank && !is_bytes(&c->mask))
-        return refuse(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes",
-                      c->mask.code, c->mask.bits);
-    if ((c->lse.rank && !is_float32(&c->lse)) || (c->key_mass.rank && !is_float32(&c->key_mass)) ||
-        (c->probs.rank && !is_float32(&c->probs)))
-        return refuse(err, ATTN_INVALID, "lse, key_mass and probs are fp32");
-    if (!is_float32(&c->q) || !is_float32(&c->k) || !is_float32(&c->v) || !is_float32(&c->out) ||
-        (c->bias.rank && !is_float32(&c->bias)))
+    if (!is_float32(&c->q) || (c->bias.rank && !is_float32(&c->bias)))
         return refuse(err, ATTN_UNSUPPORTED, "@NAME@ computes in fp32 only");
     return ATTN_OK;
 }

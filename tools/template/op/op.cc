@@ -54,6 +54,12 @@ bool is_float32(const attn_tensor &t) noexcept
     return t.code == ATTN_CODE_FLOAT && t.bits == 32 && t.lanes == 1;
 }
 
+bool is_float(const attn_tensor &t) noexcept
+{
+    return t.lanes == 1 && ((t.code == ATTN_CODE_FLOAT && (t.bits == 16 || t.bits == 32 || t.bits == 64)) ||
+                            (t.code == ATTN_CODE_BFLOAT && t.bits == 16));
+}
+
 bool is_bytes(const attn_tensor &t) noexcept
 {
     return t.code == ATTN_CODE_UINT && t.bits == 8 && t.lanes == 1;
@@ -106,6 +112,24 @@ attn_status check_shapes(const attn_op_call &c, attn_error *err) noexcept
     return ATTN_OK;
 }
 
+// Types that are wrong for any op.
+attn_status check_types(const attn_op_call &c, attn_error *err) noexcept
+{
+    for (const attn_tensor *t : {&c.q, &c.bias})
+        if (t->rank && !is_float(*t))
+            return fail(err, ATTN_INVALID, "q, bias: type code %u, %u bits, expected a float", t->code, t->bits);
+    for (const attn_tensor *t : {&c.k, &c.v, &c.out})
+        if (t->code != c.q.code || t->bits != c.q.bits || t->lanes != c.q.lanes)
+            return fail(err, ATTN_INVALID, "k, v, out: type code %u, %u bits, expected q's %u and %u", t->code, t->bits,
+                        c.q.code, c.q.bits);
+    if (c.mask.rank && !is_bytes(c.mask))
+        return fail(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes", c.mask.code, c.mask.bits);
+    for (const attn_tensor *t : {&c.lse, &c.key_mass, &c.probs})
+        if (t->rank && !is_float32(*t))
+            return fail(err, ATTN_INVALID, "lse, key_mass, probs: expected fp32");
+    return ATTN_OK;
+}
+
 attn_status check_call(const attn_op_call &c, attn_error *err) noexcept
 {
     if (c.size < sizeof c)
@@ -115,15 +139,12 @@ attn_status check_call(const attn_op_call &c, attn_error *err) noexcept
     for (const attn_ext *e = c.ext; e; e = e->next)
         if (e->flags & ATTN_EXT_REQUIRED)
             return fail(err, ATTN_UNSUPPORTED, "extension %s is not known", e->id);
-    const attn_status s = check_shapes(c, err);
+    attn_status s = check_shapes(c, err);
+    if (s == ATTN_OK)
+        s = check_types(c, err);
     if (s != ATTN_OK)
         return s;
-    if (c.mask.rank && !is_bytes(c.mask))
-        return fail(err, ATTN_INVALID, "mask: type code %u, %u bits, expected unsigned bytes", c.mask.code, c.mask.bits);
-    for (const attn_tensor *t : {&c.lse, &c.key_mass, &c.probs})
-        if (t->rank && !is_float32(*t))
-            return fail(err, ATTN_INVALID, "lse, key_mass and probs are fp32");
-    for (const attn_tensor *t : {&c.q, &c.k, &c.v, &c.out, &c.bias})
+    for (const attn_tensor *t : {&c.q, &c.bias})
         if (t->rank && !is_float32(*t))
             return fail(err, ATTN_UNSUPPORTED, "@NAME@ computes in fp32 only");
     return ATTN_OK;
