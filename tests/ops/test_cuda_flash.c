@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include <dlfcn.h>
 
+#include "cuda_math_problem.h"
 #include "flash_problem.h"
 #include "flash_select.h"
 #include "flash_split.h"
@@ -298,6 +299,32 @@ static void test_limits(void **state)
     assert_non_null(strstr(text, "more than one grid of blocks"));
 }
 
+/* cuda_math has a block for each query, and one for each key of key_mass. */
+static void test_grids_of_math(void **state)
+{
+    (void)state;
+    char text[256] = "";
+    attn_error err = {sizeof err, sizeof text, text, 0};
+    struct op_shape shape;
+    flash_problem p;
+    attn_op_call c = call_of(1 << 16, 1, 16, 1 << 15, 8, 16);
+    want_key_mass(&c);
+    assert_int_equal(op_call_check("test", &c, &shape, &err), ATTN_OK);
+    assert_int_equal(cuda_math_problem_of("test", &c, &shape, &p, &err), ATTN_UNSUPPORTED);
+    assert_string_equal(text,
+                        "test: 2147483648 keys for key_mass in all, expected at most 2147483647");
+    c.key_mass.rank = 0;
+    assert_int_equal(cuda_math_problem_of("test", &c, &shape, &p, &err), ATTN_OK);
+    c = call_of(1 << 16, 1, 1 << 15, 16, 8, 16);
+    assert_int_equal(op_call_check("test", &c, &shape, &err), ATTN_OK);
+    assert_int_equal(cuda_math_problem_of("test", &c, &shape, &p, &err), ATTN_UNSUPPORTED);
+    assert_string_equal(text, "test: 2147483648 queries in all, expected at most 2147483647");
+    c = call_of((1 << 16) - 1, 1, 1 << 15, 1 << 15, 8, 16);
+    want_key_mass(&c);
+    assert_int_equal(op_call_check("test", &c, &shape, &err), ATTN_OK);
+    assert_int_equal(cuda_math_problem_of("test", &c, &shape, &p, &err), ATTN_OK);
+}
+
 /* A plugin for NVIDIA GPUs loads anywhere; create works or says why it does not. */
 static void refuses_politely(const char *name)
 {
@@ -358,6 +385,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_key_mass_and_scratch),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_grids_of_math),
         cmocka_unit_test(test_plugins_without_device),
     };
     plugin_folder = argc > 1 ? argv[1] : NULL;

@@ -1,6 +1,7 @@
 /* cuda_math: the reference for NVIDIA GPUs: plain loops with double sums, any call of the contract.
  *
  *   cuda_math.c           this file: the op
+ *   cuda_math_problem.h   which calls fit its grids
  *   cuda_math_kernels.cu  its two kernels
  *   ../cuda_flash         flash_problem.h: a call as kernels see it
  *
@@ -9,7 +10,7 @@
 #include "attn_abi.h"
 #include "cuda_device.h"
 #include "cuda_math_kernels.h"
-#include "flash_problem.h"
+#include "cuda_math_problem.h"
 
 #include <stdlib.h>
 
@@ -56,10 +57,7 @@ static attn_status op_check(const struct attn_op *op, const attn_op_call *call,
             attn_fail(err, ATTN_UNSUPPORTED, NAME ": tensors are on device %d:%d, expected %d:%d",
                       call->q.device_type, call->q.device_id, ATTN_DEVICE_CUDA, op->head.device);
     if (status == ATTN_OK)
-        status = flash_problem_of(NAME, call, shape, p, err);
-    if (status == ATTN_OK && shape->batch * shape->heads * shape->nq > INT_MAX)
-        status = attn_fail(err, ATTN_UNSUPPORTED, NAME ": %lld queries in all, expected at most %d",
-                           (long long)(shape->batch * shape->heads * shape->nq), INT_MAX);
+        status = cuda_math_problem_of(NAME, call, shape, p, err);
     return status;
 }
 
@@ -95,7 +93,7 @@ static attn_status op_run(attn_op_plan *plan, const attn_op_call *call, attn_err
     int device = plan->op->head.device, before;
     attn_status status = op_run_check(NAME, call, plan->scratch, err);
     if (status == ATTN_OK)
-        status = flash_problem_of(NAME, call, &plan->shape, &p, err);
+        status = cuda_math_problem_of(NAME, call, &plan->shape, &p, err);
     if (status == ATTN_OK)
         status = cuda_enter(NAME, device, &before, err);
     if (status != ATTN_OK)

@@ -129,8 +129,9 @@ static __global__ void __launch_bounds__(THREADS)
 {
     __shared__ double all[THREADS];
     const int j = blockIdx.x % a.nk, b = blockIdx.x / a.nk;
+    const unsigned rows = (unsigned)(a.h * a.nq); /* up to INT_MAX: a step past it must not wrap */
     double sum = 0;
-    for (int n = threadIdx.x; n < a.h * a.nq; n += THREADS) {
+    for (unsigned n = threadIdx.x; n < rows; n += THREADS) {
         const int h = n / a.nq, i = n % a.nq;
         const double lse = ((const double *)a.scratch)[((int64_t)b * a.h + h) * a.nq + i];
         sum += lse == -INFINITY ? 0 : exp(score(a, b, h, i, j) - lse);
