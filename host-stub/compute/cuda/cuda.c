@@ -60,8 +60,9 @@ static void destroy(struct compute *base)
         (void)c->lib.cublasLtDestroy(c->blas);
     if (base->stream)
         (void)cudaStreamDestroy((cudaStream_t)base->stream);
-    pthread_mutex_destroy(&c->lock);
+    pthread_mutex_destroy(&c->stage_lock);
     pthread_mutex_destroy(&c->slab_lock);
+    pthread_mutex_destroy(&c->block_lock);
     pthread_mutex_destroy(&c->dnn_lock);
     free(c);
 }
@@ -209,9 +210,10 @@ attn_status compute_cuda_create(attn_registry *registry, int32_t id, const attn_
     struct cuda *c = calloc(1, sizeof *c);
     if (!c)
         return attn_fail(err, ATTN_NOMEM, "no memory for the GPU's compute");
-    (void)pthread_mutex_init(&c->lock, NULL); /* these cannot fail on Linux */
+    (void)pthread_mutex_init(&c->dnn_lock, NULL); /* these cannot fail on Linux */
+    (void)pthread_mutex_init(&c->block_lock, NULL);
     (void)pthread_mutex_init(&c->slab_lock, NULL);
-    (void)pthread_mutex_init(&c->dnn_lock, NULL);
+    (void)pthread_mutex_init(&c->stage_lock, NULL);
     fill(c, id, dtype);
     attn_status status = device_find(c, err);
     if (status == ATTN_OK)

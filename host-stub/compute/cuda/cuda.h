@@ -44,12 +44,13 @@ struct cuda {
     struct cudaDeviceProp properties;
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
-    void *workspace;           /* cuBLASLt's: one stream, so one for all */
-    pthread_mutex_t dnn_lock;  /* of cuDNN's handle, which has one stream at a time */
-    pthread_mutex_t slab_lock; /* of slabs */
-    pthread_mutex_t lock;      /* of what follows */
+    void *workspace;            /* cuBLASLt's: one stream, so one for all */
+    pthread_mutex_t dnn_lock;   /* of cuDNN's handle, which has one stream at a time */
+    pthread_mutex_t block_lock; /* of blocks; taken with either of the others below held */
     struct block *blocks;
-    struct slab *slabs; /* the first is being filled */
+    pthread_mutex_t slab_lock;  /* of slabs */
+    struct slab *slabs;         /* the first is being filled */
+    pthread_mutex_t stage_lock; /* of what follows */
     struct stage stages[2];
     uint32_t next_stage;
     void *landing; /* STAGE_BYTES at the device: what is converted or turned on its way */

@@ -39,10 +39,10 @@ attn_status cuda_alloc(void *ctx, uint64_t bytes, void **data, attn_error *err)
                          mebi(bytes), mebi(total), mebi(available), mebi(c->base.bytes));
     }
     *b = (struct block){.data = memory, .bytes = bytes};
-    pthread_mutex_lock(&c->lock);
+    pthread_mutex_lock(&c->block_lock);
     b->next = c->blocks;
     c->blocks = b;
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_unlock(&c->block_lock);
     compute_took(&c->base, bytes);
     *data = memory;
     return ATTN_OK;
@@ -53,14 +53,14 @@ void cuda_free(void *ctx, void *data)
     struct cuda *c = ctx;
     if (!data)
         return;
-    pthread_mutex_lock(&c->lock);
+    pthread_mutex_lock(&c->block_lock);
     struct block **at = &c->blocks;
     while (*at && (*at)->data != data)
         at = &(*at)->next;
     struct block *b = *at;
     if (b)
         *at = b->next;
-    pthread_mutex_unlock(&c->lock);
+    pthread_mutex_unlock(&c->block_lock);
     if (b)
         compute_gave(&c->base, b->bytes);
     if (b && cuda_current(c, NULL) == ATTN_OK)
@@ -254,13 +254,11 @@ attn_status cuda_send(struct cuda *c, const attn_tensor *host, const attn_tensor
                                      !(tensor_is_float(host) && tensor_is_float(dst))))
         return attn_fail(err, ATTN_UNSUPPORTED, "upload: %s does not convert to %s",
                          tensor_describe(host).text, tensor_describe(dst).text);
-    /* cuda_alloc takes c->lock for itself, so staging has one of its own. */
-    static pthread_mutex_t staging = PTHREAD_MUTEX_INITIALIZER;
-    pthread_mutex_lock(&staging);
+    pthread_mutex_lock(&c->stage_lock);
     status = stages_open(c, err);
     if (status == ATTN_OK)
         status = parts_send(c, host, dst, err);
-    pthread_mutex_unlock(&staging);
+    pthread_mutex_unlock(&c->stage_lock);
     return status;
 }
 
