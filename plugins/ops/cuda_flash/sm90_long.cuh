@@ -186,65 +186,108 @@ FLASH_DEVICE bool long_consume(const flash_long_args &g, int tile, int next, int
     return (state & LONG_LOST) != 0;
 }
 
+/* What a block has in shared memory, in this order. */
+template <class T> struct LongShared {
+    uint8_t *queries, *keys, *values;
+    float *merge;
+    uint64_t *bars, *query_bars; /* bars: full and empty of K, then of V */
+    /* Producer and consumers meet here from different places of the code: no bar.sync, which wants
+     * a whole block at one place (compute-sanitizer's synccheck says so). */
+    uint64_t *all_done;
+    uint32_t *redo; /* a bit for each of the block's query tiles */
+};
+
+template <class T> FLASH_DEVICE LongShared<T> long_shared(uint8_t *raw)
+{
+    static_assert(T::SMEM <= 232448, "more shared memory than a block may have");
+    LongShared<T> s;
+    s.queries = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
+    s.keys = s.queries + 2 * T::Q_BYTES;
+    s.values = s.keys + T::STAGES * T::TILE_BYTES;
+    s.merge = (float *)(s.values + T::STAGES * T::TILE_BYTES);
+    s.bars = (uint64_t *)(s.merge + T::MERGE_FLOATS);
+    s.query_bars = s.bars + 4 * T::STAGES;
+    s.all_done = s.query_bars + 2 * T::ROWS;
+    s.redo = (uint32_t *)(s.all_done + 1);
+    return s;
+}
+
+template <class T> FLASH_DEVICE LongRing long_ring(uint8_t *tiles, uint64_t *bars)
+{
+    return {smem_address(tiles), smem_address(bars), smem_address(bars + T::STAGES)};
+}
+
+template <class T> FLASH_DEVICE void long_clear(const LongShared<T> &s)
+{
+    if constexpr (T::D % 16 != 0) /* columns past D that a 16-wide step reads must hold zeros */
+        for (int i = threadIdx.x; i < (2 * T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16;
+             i += T::THREADS)
+            ((uint4 *)s.queries)[i] = make_uint4(0, 0, 0, 0);
+    for (int i = threadIdx.x; i < T::MAX_TILES / 32; i += T::THREADS)
+        s.redo[i] = 0;
+}
+
+template <class T> FLASH_DEVICE void long_prefetch(const flash_long_args &g)
+{
+    if constexpr (T::TMA) {
+        tensormap_prefetch(&g.q);
+        tensormap_prefetch(&g.k);
+        tensormap_prefetch(&g.v);
+        tensormap_prefetch(&g.out);
+    }
+}
+
+/* Every consumer has come to the end of its query tiles. */
+template <class T> FLASH_DEVICE void long_wait_all(const LongShared<T> &s)
+{
+    __syncwarp(); /* every lane's marks in redo */
+    if ((threadIdx.x & 31) == 0)
+        mbarrier_arrive(smem_address(s.all_done));
+    mbarrier_wait(smem_address(s.all_done), 0);
+}
+
+/* The grid before has written what this one reads; the next may begin. */
+FLASH_DEVICE void long_grid_turn()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
 template <class T>
 __global__ void __launch_bounds__(T::THREADS, 1)
     flash_long_kernel(const __grid_constant__ flash_long_args g)
 {
-    static_assert(T::SMEM <= 232448, "more shared memory than a block may have");
     extern __shared__ uint8_t raw[];
-    const flash_problem &a = g.p;
-    uint8_t *smem = (uint8_t *)(((uintptr_t)raw + 1023) & ~(uintptr_t)1023);
-    uint8_t *keys = smem + 2 * T::Q_BYTES, *values = keys + T::STAGES * T::TILE_BYTES;
-    float *merge = (float *)(values + T::STAGES * T::TILE_BYTES);
-    uint64_t *bars = (uint64_t *)(merge + T::MERGE_FLOATS); /* full and empty of K, then of V */
-    uint64_t *query_bars = bars + 4 * T::STAGES;
-    /* Producer and consumers meet here from different places of the code: no bar.sync, which wants
-     * a whole block at one place (compute-sanitizer's synccheck says so). */
-    uint64_t *all_done = query_bars + 2 * T::ROWS;
-    uint32_t *redo = (uint32_t *)(all_done + 1);
-    const int row_tiles = (a.nq + T::ROWS * 64 - 1) / (T::ROWS * 64), tiles = row_tiles * a.b * a.h;
-
-    if constexpr (T::D % 16 != 0) /* columns past D that a 16-wide step reads must hold zeros */
-        for (int i = threadIdx.x; i < (2 * T::Q_BYTES + T::STAGES * T::TILE_BYTES) / 16;
-             i += T::THREADS)
-            ((uint4 *)smem)[i] = make_uint4(0, 0, 0, 0);
-    for (int i = threadIdx.x; i < T::MAX_TILES / 32; i += T::THREADS)
-        redo[i] = 0;
+    const LongShared<T> s = long_shared<T>(raw);
+    const int tiles = (g.p.nq + T::ROWS * 64 - 1) / (T::ROWS * 64) * g.p.b * g.p.h;
+    long_clear<T>(s);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; ++i)
             for (int v = 0; v < 2; ++v) {
-                mbarrier_init(smem_address(&bars[v * 2 * T::STAGES + i]), 2);
-                mbarrier_init(smem_address(&bars[(v * 2 + 1) * T::STAGES + i]), T::ROWS * 4);
+                mbarrier_init(smem_address(&s.bars[v * 2 * T::STAGES + i]), 2);
+                mbarrier_init(smem_address(&s.bars[(v * 2 + 1) * T::STAGES + i]), T::ROWS * 4);
             }
         for (int i = 0; i < 2 * T::ROWS; ++i)
-            mbarrier_init(smem_address(&query_bars[i]), 1);
-        mbarrier_init(smem_address(all_done), T::GROUPS * 4);
+            mbarrier_init(smem_address(&s.query_bars[i]), 1);
+        mbarrier_init(smem_address(s.all_done), T::GROUPS * 4);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        if constexpr (T::TMA) {
-            tensormap_prefetch(&g.q);
-            tensormap_prefetch(&g.k);
-            tensormap_prefetch(&g.v);
-            tensormap_prefetch(&g.out);
-        }
+        long_prefetch<T>(g);
     }
     fence_proxy_async();
     __syncthreads();
-
     const int group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
-    const LongRing gk = {smem_address(keys), smem_address(bars), smem_address(bars + T::STAGES)};
-    const LongRing gv = {smem_address(values), smem_address(bars + 2 * T::STAGES),
-                         smem_address(bars + 3 * T::STAGES)};
+    const LongRing gk = long_ring<T>(s.keys, s.bars);
+    const LongRing gv = long_ring<T>(s.values, s.bars + 2 * T::STAGES);
     if (group == T::GROUPS) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(T::FEED_REGS));
-        asm volatile("griddepcontrol.wait;" ::: "memory");
-        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-        long_produce<T>(g, tiles, (threadIdx.x >> 6) & 1 ? gv : gk, redo, smem_address(all_done));
+        long_grid_turn();
+        long_produce<T>(g, tiles, (threadIdx.x >> 6) & 1 ? gv : gk, s.redo,
+                        smem_address(s.all_done));
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(T::REGS));
-        asm volatile("griddepcontrol.wait;" ::: "memory");
-        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+        long_grid_turn();
         const int rowgroup = group % T::ROWS, part = group / T::ROWS;
-        const LongPlaces<T> places = {smem, smem_address(query_bars), merge};
+        const LongPlaces<T> places = {s.queries, smem_address(s.query_bars), s.merge};
         int n = 0, base = 0;
         long_queries_first<T>(g, blockIdx.x, n, places, rowgroup, part);
 #pragma unroll 1
@@ -253,26 +296,23 @@ __global__ void __launch_bounds__(T::THREADS, 1)
             const bool lost = long_consume<T, T::MAX>(g, t, next < tiles ? next : -1, n, gk, gv,
                                                       base, places, rowgroup, part);
             if (T::MAX == FLASH_MAX_FIRST && lost)
-                atomicOr(&redo[n >> 5], 1u << (n & 31));
-            base += long_tile<T>(a, t).count;
+                atomicOr(&s.redo[n >> 5], 1u << (n & 31));
+            base += long_tile<T>(g.p, t).count;
         }
         if constexpr (T::MAX == FLASH_MAX_FIRST) {
-            __syncwarp(); /* every lane's marks */
-            if ((threadIdx.x & 31) == 0)
-                mbarrier_arrive(smem_address(all_done));
-            mbarrier_wait(smem_address(all_done), 0);
+            long_wait_all<T>(s);
             int at = n;
             n = 0;
 #pragma unroll 1
             for (int t = blockIdx.x; t < tiles; t += gridDim.x, ++n)
-                if (redo[n >> 5] >> (n & 31) & 1) {
+                if (s.redo[n >> 5] >> (n & 31) & 1) {
                     if (T::TMA && elected())
                         tma_store_wait_read();
                     named_barrier(1 + rowgroup, T::SPLIT * 128);
                     long_queries_first<T>(g, t, at, places, rowgroup, part);
                     long_consume<T, FLASH_MAX_FULL>(g, t, -1, at, gk, gv, base, places, rowgroup,
                                                     part);
-                    base += long_tile<T>(a, t).count;
+                    base += long_tile<T>(g.p, t).count;
                     ++at;
                 }
         }
