@@ -112,6 +112,18 @@ static inline attn_tensor tensor_rank4(const attn_tensor *t)
     return r;
 }
 
+/* [B, C, H, W] seen as [B, H, W, C]. */
+static inline attn_tensor tensor_channels_last(const attn_tensor *t)
+{
+    attn_tensor r = *t;
+    const int from[] = {0, 2, 3, 1};
+    for (int i = 0; i < 4; ++i) {
+        r.shape[i] = t->shape[from[i]];
+        r.stride[i] = t->stride[from[i]];
+    }
+    return r;
+}
+
 /* "[2, 77, 768] f16", for texts of errors. */
 struct tensor_text {
     char text[112];

@@ -2,18 +2,6 @@
  * norms that plugins call. */
 #include "cpu.h"
 
-/* [B, C, H, W] seen as [B, H, W, C]. */
-static attn_tensor channels_last(const attn_tensor *t)
-{
-    attn_tensor r = *t;
-    const int from[] = {0, 2, 3, 1};
-    for (int i = 0; i < 4; ++i) {
-        r.shape[i] = t->shape[from[i]];
-        r.stride[i] = t->stride[from[i]];
-    }
-    return r;
-}
-
 struct modulation {
     int64_t height, width, z_height, z_width, channels;
     float *n;              /* [B, height, width, channels] */
@@ -41,7 +29,8 @@ static void modulate_lines(void *arg, int64_t begin, int64_t end, uint32_t threa
 static attn_status spatial(attn_work *w, const attn_norm *norm, const attn_tensor *x,
                            const attn_tensor *zq, const attn_tensor *y)
 {
-    attn_tensor in = channels_last(x), out = channels_last(y), z = channels_last(zq);
+    attn_tensor in = tensor_channels_last(x), out = tensor_channels_last(y),
+                z = tensor_channels_last(zq);
     attn_norm plain = *norm;
     plain.kind = ATTN_NORM_GROUP;
     attn_tensor n = work_take(w, NULL, 4, in.shape);
