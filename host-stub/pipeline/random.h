@@ -28,7 +28,8 @@ uint32_t random_bits(random_generator *generator);
 void random_normal(random_generator *generator, float *out, size_t n);
 
 /* torch.randn(n, dtype=torch.float16, generator=generator), each number widened to fp32. They are
- * other numbers than those in fp32: the uniform ones have 11 bits, and each step is rounded. */
+ * other numbers than those in fp32: the uniform ones have 11 bits, and each step is rounded. The
+ * pipeline does not draw them: a seed means the same start in every type. */
 void random_normal_half(random_generator *generator, float *out, size_t n);
 
 #endif
