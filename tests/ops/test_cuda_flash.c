@@ -89,6 +89,8 @@ static void test_families(void **state)
         {257, 256, FLASH_LONG, 5, -1},
         {4096, 512, FLASH_LONG, 6, -1},
         {10, 264, FLASH_LONG, 6, -1},
+        {64, 160, FLASH_SHORT, 4, FLASH_SHORT_64},
+        {65, 40, FLASH_SHORT, 0, FLASH_SHORT_80},
         {77, 40, FLASH_SHORT, 0, FLASH_SHORT_80},
         {128, 64, FLASH_SHORT, 1, FLASH_SHORT_128},
         {256, 160, FLASH_SHORT, 4, FLASH_SHORT_256},

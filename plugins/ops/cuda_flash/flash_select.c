@@ -39,7 +39,8 @@ static int short_set(const flash_problem *p)
 {
     if (p->key_mass.data)
         return p->nk <= 64 ? FLASH_SHORT_MASS_64 : p->nk <= 256 ? FLASH_SHORT_MASS_256 : -1;
-    return p->nk <= 80    ? FLASH_SHORT_80
+    return p->nk <= 64    ? FLASH_SHORT_64
+           : p->nk <= 80  ? FLASH_SHORT_80
            : p->nk <= 128 ? FLASH_SHORT_128
            : p->nk <= 256 ? FLASH_SHORT_256
                           : -1;

@@ -25,6 +25,7 @@ enum {
 
 /* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
 enum {
+    FLASH_SHORT_64,
     FLASH_SHORT_80,
     FLASH_SHORT_128,
     FLASH_SHORT_256,

@@ -254,20 +254,6 @@ FLASH_DEVICE float exp2_fast(float x)
     return r;
 }
 
-/* The same on the multiply-add units, for x up to 0: the best polynomial of degree 4 between whole
- * numbers, 3e-6 off. A NaN comes out as the largest number, so that the row is lost as it should
- * be. */
-FLASH_DEVICE float exp2_polynomial(float x)
-{
-    asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(-126.f));
-    const float whole = x + 12582912.f, f = x - (whole - 12582912.f); /* 1.5 * 2^23 */
-    float p = __fmaf_rn(9.5701021e-3f, f, 5.59178628e-2f);
-    p = __fmaf_rn(p, f, 0.240247448f);
-    p = __fmaf_rn(p, f, 0.693121814f);
-    p = __fmaf_rn(p, f, 0.999999261f);
-    return __uint_as_float(__float_as_uint(p) + (__float_as_uint(whole) << 23));
-}
-
 FLASH_DEVICE float reciprocal(float x)
 {
     float r;

@@ -71,29 +71,28 @@ FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float c, int keys, float 
             for (int e = 0; e < 2; ++e) {
                 float &x = s[j * 4 + r * 2 + e];
                 x = __fmaf_rn(x, c, -m);
-                x = T::POLY && j % 4 == 3 ? exp2_polynomial(x) : exp2_fast(x);
+                x = exp2_fast(x);
                 z[e] += x;
             }
         sum[r] = quad_sum(z[0] + z[1]);
     }
 }
 
-/* P V with P in registers, columns FROM to FROM + COLUMNS */
-template <class T, int COLUMNS, int FROM>
-FLASH_DEVICE void short_values(float (&o)[COLUMNS / 2], uint32_t (&p)[T::BN / 4], uint32_t values)
+/* P V with P in registers */
+template <class T>
+FLASH_DEVICE void short_values(float (&o)[T::D / 2], uint32_t (&p)[T::BN / 4], uint32_t values)
 {
-    const uint64_t dv =
-        tile_descriptor(values + FROM / 64 * (T::BN * 128), T::BN * 128) + FROM % 64 * 2 / 16;
+    const uint64_t dv = tile_descriptor(values, T::BN * 128);
     pin(o);
     pin(p);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < T::BN / 16; ++k) {
         if (k == 0)
-            Wgmma<COLUMNS>::template rs<T::BF, 1, 0>(o, p[0], p[1], p[2], p[3], dv);
+            Wgmma<T::D>::template rs<T::BF, 1, 0>(o, p[0], p[1], p[2], p[3], dv);
         else
-            Wgmma<COLUMNS>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2],
-                                                     p[k * 4 + 3], dv + k * 128);
+            Wgmma<T::D>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2],
+                                                  p[k * 4 + 3], dv + k * 128);
     }
     wgmma_commit();
 }
@@ -116,23 +115,21 @@ FLASH_DEVICE void short_values_shared(float (&o)[COLUMNS / 2], uint32_t p, uint3
 }
 
 template <class T> struct ShortTile {
-    const flash_short_args &g;
+    const flash_problem &a;
     const ShortPlace<T> &w;
     const ShortMass<T> &mass;
-    uint32_t queries, keys, values, staged, bars; /* shared-memory addresses */
+    uint32_t queries, keys, values, bars; /* shared-memory addresses */
     float2 *stats;
     int row0;
 };
 
-/* One query tile where a warpgroup holds whole rows; twins hold the same, and make columns FROM to
- * FROM + COLUMNS of O each. */
-template <class T, int TURN, int COLUMNS, int FROM>
-FLASH_DEVICE void short_whole(const ShortTile<T> &t)
+/* One query tile where a warpgroup holds whole rows. */
+template <class T, int TURN> FLASH_DEVICE void short_whole(const ShortTile<T> &t)
 {
-    const flash_problem &a = t.g.p;
+    const flash_problem &a = t.a;
     const int row =
         t.row0 + t.w.rowgroup * 64 + ((threadIdx.x >> 5) & 3) * 16 + ((threadIdx.x & 31) >> 2);
-    float s[T::BN / 2], o[COLUMNS / 2], shift[2], sum[2];
+    float s[T::BN / 2], o[T::D / 2], shift[2], sum[2];
     uint32_t p[T::BN / 4];
     if constexpr (!T::TMA)
         short_copied<T, (TURN > 0 ? TURN + 1 : 0)>();
@@ -145,20 +142,20 @@ FLASH_DEVICE void short_whole(const ShortTile<T> &t)
         mbarrier_wait(t.bars + T::CHUNKS * 8, 0); /* the values */
     else if constexpr (TURN == 0)
         short_copied<T, 1>();
-    short_values<T, COLUMNS, FROM>(o, p, t.values);
+    short_values<T>(o, p, t.values);
     const float f[2] = {reciprocal(sum[0]), reciprocal(sum[1])};
     if constexpr (T::MASS) {
         const float seen[2] = {row < a.nq ? f[0] : 0.f, row + 8 < a.nq ? f[1] : 0.f};
-        short_column_sums<T, (FROM > 0 ? T::SUMS : 0)>(t.mass, t.w.part, s, seen);
+        short_column_sums<T>(t.mass, t.w.part, s, seen);
     }
-    if (a.lse.data && FROM == 0)
+    if (a.lse.data)
         short_store_lse<T>(a, t.w, shift, sum, row);
-    if constexpr (T::TWINS == 1 && !T::DIRECT)
+    if constexpr (!T::TMA)
         named_barrier(1 + t.w.rowgroup, 128); /* all four warps' products have read Q */
     wgmma_wait<0>();
     pin(o);
     pin(p);
-    short_store<T, COLUMNS, FROM>(t.g, t.w, o, f[0], f[1], t.staged, t.row0);
+    short_store<T, T::D, 0>(a, t.w, o, f[0], f[1], t.queries, t.row0);
 }
 
 /* Of a row: `shift` and `sum` of all keys, `f` what makes probabilities of each part's
@@ -183,7 +180,7 @@ FLASH_DEVICE void short_factors(const ShortTile<T> &t, int own, float (&shift)[2
 template <class T, int COLUMNS, int FROM>
 FLASH_DEVICE void short_columns(const ShortTile<T> &t, int own, const float (&s)[T::BN / 2])
 {
-    const flash_problem &a = t.g.p;
+    const flash_problem &a = t.a;
     float o[2][COLUMNS / 2], f[2][2], shift[2], sum[2];
     pin(o[0]);
     pin(o[1]);
@@ -203,7 +200,7 @@ FLASH_DEVICE void short_columns(const ShortTile<T> &t, int own, const float (&s)
         constexpr int MINE = FROM > 0;
         const float seen[2] = {t.row0 + own < a.nq ? f[MINE][0] : 0.f,
                                t.row0 + own + 8 < a.nq ? f[MINE][1] : 0.f};
-        short_column_sums<T, 0>(t.mass, t.w.part, s, seen);
+        short_column_sums<T>(t.mass, t.w.part, s, seen);
     }
     if (a.lse.data && FROM == 0)
         short_store_lse<T>(a, t.w, shift, sum, t.row0 + own);
@@ -213,13 +210,13 @@ FLASH_DEVICE void short_columns(const ShortTile<T> &t, int own, const float (&s)
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; ++i)
         o[0][i] = o[0][i] * f[0][(i >> 1) & 1] + o[1][i] * f[1][(i >> 1) & 1];
-    short_store<T, COLUMNS, FROM>(t.g, t.w, o[0], 1.f, 1.f, t.staged, t.row0);
+    short_store<T, COLUMNS, FROM>(a, t.w, o[0], 1.f, 1.f, t.queries, t.row0);
 }
 
 /* One query tile shared by two warpgroups. */
 template <class T> FLASH_DEVICE void short_shared(const ShortTile<T> &t)
 {
-    const flash_problem &a = t.g.p;
+    const flash_problem &a = t.a;
     const int warp = (threadIdx.x >> 5) & 3, lane = threadIdx.x & 31, own = warp * 16 + (lane >> 2);
     const uint32_t keys = t.keys + t.w.part * T::K_BYTES;
     float s[T::BN / 2], shift[2], sum[2];
@@ -243,6 +240,20 @@ template <class T> FLASH_DEVICE void short_shared(const ShortTile<T> &t)
         short_columns<T, T::LEFT, 0>(t, own, s);
     else
         short_columns<T, T::D - T::LEFT, T::LEFT>(t, own, s);
+}
+
+/* The warp beside the workers. */
+template <class T>
+FLASH_DEVICE void short_help(const flash_short_args &g, const ShortPlace<T> &w,
+                             const ShortCorner &from, const ShortMass<T> &mass, uint32_t base)
+{
+    short_ask_values<T>(g, from, base);
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    __syncwarp();
+    if (mass.clustered)
+        cluster_wait(); /* every block has begun */
+    short_finish_sums<T>(g.p, mass, w, threadIdx.x & 31, 32,
+                         [] { named_barrier(BARRIER_SUMS, T::THREADS); });
 }
 
 template <class T>
@@ -271,17 +282,11 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     if (T::MASS && mass.clustered)
         cluster_begun();
     asm volatile("griddepcontrol.wait;" ::: "memory");
-    if (T::HELPER && threadIdx.x >= T::WORKERS) {
-        if constexpr (T::TMA)
-            short_ask_values<T>(g, from, base);
-        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-        __syncwarp();
-        if (mass.clustered)
-            cluster_wait(); /* every block has begun */
-        short_finish_sums<T>(a, mass, w, threadIdx.x & 31, 32,
-                             [] { named_barrier(BARRIER_SUMS, T::THREADS); });
-        return;
-    }
+    if constexpr (T::HELPER)
+        if (threadIdx.x >= T::WORKERS) {
+            short_help<T>(g, w, from, mass, base);
+            return;
+        }
     if constexpr (T::TMA)
         short_ask_all<T>(g, w, from, base);
     else
@@ -292,34 +297,29 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     __syncwarp();
     if (T::MASS && mass.clustered)
         cluster_wait(); /* every block has begun */
-    ShortTile<T> t = {g,
+    ShortTile<T> t = {a,
                       w,
                       mass,
                       base,
                       base + T::TURNS * T::Q_BYTES,
                       base + T::FRONT,
-                      base + (T::TWINS > 1 ? T::STAGED : 0),
                       base + T::BARS,
                       (float2 *)(smem + T::TILES),
                       w.row0};
     if constexpr (T::SPLIT > 1)
         short_shared<T>(t);
-    else if (T::TWINS == 1 || w.part == 0)
-        short_whole<T, 0, T::LEFT, 0>(t);
     else
-        short_whole<T, 0, T::TWINS == 1 ? T::D : T::D - T::LEFT, T::TWINS == 1 ? 0 : T::LEFT>(t);
+        short_whole<T, 0>(t);
     if constexpr (T::TURNS > 1) {
-        t.queries = t.staged = base + T::Q_BYTES;
+        t.queries = base + T::Q_BYTES;
         t.row0 = w.row0 + T::QUERIES;
-        short_whole<T, 1, T::D, 0>(t);
+        short_whole<T, 1>(t);
     }
     if constexpr (T::MASS && !T::HELPER) {
         __syncwarp();
         short_finish_sums<T>(a, mass, w, threadIdx.x, T::THREADS,
                              [] { named_barrier(BARRIER_WORKERS, T::WORKERS); });
     }
-    if constexpr (T::TMA && !T::DIRECT)
-        tma_store_wait_read();
 }
 
 #endif

@@ -13,9 +13,9 @@
 #include "sm90_short_shape.cuh"
 
 template <class T> struct ShortMass {
-    static constexpr int VALUES = T::MASS ? T::SUMS / 32 : 1; /* sums that a lane keeps */
-    float *rows;                                              /* [warp of 16 queries][key] */
-    float *sums;                                              /* of the own keys, [head][key] */
+    static constexpr int VALUES = T::MASS ? T::BN / 32 : 1; /* sums that a lane keeps */
+    float *rows;                                            /* [warp of 16 queries][key] */
+    float *sums;                                            /* of the own keys, [head][key] */
     bool clustered;
     int own;      /* keys of a block of the cluster, a multiple of 4 */
     float share;  /* of a head in the mean */
@@ -27,7 +27,7 @@ template <class T> struct ShortMass {
     {
         const int lane = threadIdx.x & 31,
                   at = ((lane >> 4 & 1) * 4 + (lane >> 3 & 1) * 2 + (lane >> 2 & 1)) * VALUES + i;
-        return part * T::SUMS + (at >> 1) * 8 + (lane & 3) * 2 + (at & 1);
+        return part * T::BN + (at >> 1) * 8 + (lane & 3) * 2 + (at & 1);
     }
     FLASH_DEVICE void begin(const flash_problem &a, float *at, uint32_t own_bar)
     {
@@ -58,34 +58,34 @@ template <int N, int BIT, int R> FLASH_DEVICE void short_halve(float (&x)[R])
     }
 }
 
-/* Adds up each column's 8 lanes, each lane ending up with an eighth of the columns from FROM on. */
-template <class T, int FROM>
+/* Adds up each column's 8 lanes, each lane ending up with an eighth of the columns. */
+template <class T>
 FLASH_DEVICE void short_scatter(const float (&s)[T::BN / 2], const float (&factor)[2],
-                                float (&sum)[T::SUMS / 32])
+                                float (&sum)[T::BN / 32])
 {
-    float x[T::SUMS / 4];
+    float x[T::BN / 4];
 #pragma unroll
-    for (int i = 0; i < T::SUMS / 4; ++i) {
-        const int at = FROM / 2 + (i >> 1) * 4 + (i & 1);
+    for (int i = 0; i < T::BN / 4; ++i) {
+        const int at = (i >> 1) * 4 + (i & 1);
         x[i] = s[at] * factor[0] + s[at + 2] * factor[1];
     }
-    short_halve<T::SUMS / 8, 16>(x);
-    short_halve<T::SUMS / 16, 8>(x);
-    short_halve<T::SUMS / 32, 4>(x);
+    short_halve<T::BN / 8, 16>(x);
+    short_halve<T::BN / 16, 8>(x);
+    short_halve<T::BN / 32, 4>(x);
 #pragma unroll
-    for (int i = 0; i < T::SUMS / 32; ++i)
+    for (int i = 0; i < T::BN / 32; ++i)
         sum[i] = x[i];
 }
 
 /* `factor` makes probabilities of s, 0 where there is no query */
-template <class T, int FROM>
+template <class T>
 FLASH_DEVICE void short_column_sums(const ShortMass<T> &m, int part, const float (&s)[T::BN / 2],
                                     const float (&factor)[2])
 {
-    float sum[T::SUMS / 32];
-    short_scatter<T, FROM>(s, factor, sum);
+    float sum[T::BN / 32];
+    short_scatter<T>(s, factor, sum);
 #pragma unroll
-    for (int i = 0; i < T::SUMS / 32; ++i)
+    for (int i = 0; i < T::BN / 32; ++i)
         m.rows[((threadIdx.x >> 5) & 3) * T::KEYS + ShortMass<T>::key(i, part)] = sum[i];
     __syncwarp();
     if constexpr (T::HELPER)

@@ -14,38 +14,29 @@
 enum { VALUES_LATER = 800 }; /* clocks; 400 to 800 measured best where Q and K take 2000 to come */
 enum { BARRIER_SUMS = 6, BARRIER_WORKERS = 7 }; /* named barriers; 1 to 4 are of 128 threads */
 
-template <int D_, int BN_, int ROWS_, int SPLIT_, int TWINS_, int TURNS_, int BLOCKS_, bool MASS_,
-          bool BF_>
+template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_>
 struct ShortShape {
-    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TWINS = TWINS_,
-                         TURNS = TURNS_, BLOCKS = BLOCKS_;
+    static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TURNS = TURNS_,
+                         BLOCKS = BLOCKS_;
     static constexpr bool BF = BF_, MASS = MASS_, TMA = D % 16 == 0;
-    static constexpr int WORKERS = ROWS * SPLIT * TWINS * 128, KEYS = BN * SPLIT,
-                         QUERIES = ROWS * 64;
-    static constexpr bool DIRECT = !MASS && D % 16 == 0; /* results go straight from registers */
+    static constexpr int WORKERS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     /* a warp of its own asks for the values and takes the mean (a ninth warp leaves the others 168
      * registers: too few where two warpgroups share 256 keys) */
-    static constexpr bool HELPER = MASS && SPLIT == 1;
+    static constexpr bool HELPER = MASS && TMA && SPLIT == 1;
     static constexpr int THREADS = WORKERS + (HELPER ? 32 : 0);
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
     /* two warpgroups share the columns of O: the first takes so many */
-    static constexpr int LEFT = SPLIT * TWINS == 1 ? D : D > 64 ? 64 : 32;
+    static constexpr int LEFT = SPLIT == 1 ? D : D > 64 ? 64 : 32;
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
                          K_BYTES = CHUNKS * BN * 128; /* K_BYTES: of one part */
-    static constexpr int FRONT = TURNS * Q_BYTES + SPLIT * K_BYTES,
-                         STAGED = FRONT + SPLIT * K_BYTES,
-                         TILES = STAGED + (TWINS > 1 ? Q_BYTES : 0); /* STAGED: the twins' O */
+    static constexpr int FRONT = TURNS * Q_BYTES + SPLIT * K_BYTES, TILES = FRONT + SPLIT * K_BYTES;
     static constexpr int STATS = SPLIT > 1 ? 64 * SPLIT * 8 : 0;
     static constexpr int MASS_BYTES = MASS ? (5 * KEYS + 32) * 4 : 0; /* ShortMass */
     static constexpr int LOADS = TURNS + 1; /* copies: queries and keys, values, later queries */
     static constexpr int BAR_COUNT = CHUNKS + SPLIT + 1; /* TMA: see short_ask_all; column sums */
-    /* twins compute every exponential twice: a quarter goes to the multiply-add units */
-    static constexpr bool POLY = TWINS > 1;
-    static constexpr int SUMS = MASS ? BN / TWINS : 0; /* keys whose sums a warpgroup makes */
     static constexpr int BARS = TILES + STATS + MASS_BYTES, SPARE = BARS + BAR_COUNT * 8,
                          SMEM = 1024 + SPARE + 8;
     static_assert(TURNS == 1 || (SPLIT == 1 && !MASS && !TMA), "turns keep nothing but K and V");
-    static_assert(TWINS == 1 || (SPLIT == 1 && ROWS == 1 && TMA), "twins share no rows but 64");
     static_assert(SPLIT == 1 || (SPLIT == 2 && ROWS == 1 && BN % 32 == 0),
                   "P takes its part of K's");
     static_assert(!MASS || ROWS == 1, "column sums are of 64 queries");
@@ -53,8 +44,7 @@ struct ShortShape {
 
 typedef struct flash_short_args {
     flash_problem p;
-    CUtensorMap q, k, v,
-        out; /* boxes of 64, BN, BN and 16 rows; where the shape's rows come by TMA */
+    CUtensorMap q, k, v; /* boxes of 64, BN and BN rows; where the shape's rows come by TMA */
 } flash_short_args;
 
 template <class T> struct ShortPlace {
@@ -86,8 +76,6 @@ template <class T> FLASH_DEVICE void short_bars(const flash_short_args &g, uint3
     tensormap_prefetch(&g.q);
     tensormap_prefetch(&g.k);
     tensormap_prefetch(&g.v);
-    if constexpr (!T::DIRECT)
-        tensormap_prefetch(&g.out);
 }
 
 /* Which head and batch entry of q, k and v the block reads: before griddepcontrol.wait. */

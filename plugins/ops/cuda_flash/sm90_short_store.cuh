@@ -1,12 +1,12 @@
-/* The short kernel's way out: straight from registers; with column sums, whose warps have sends to
- * wait for, and for rows of 80 bytes through what was Q's place, laid out as Q was. */
+/* The short kernel's way out: straight from registers; for rows of 80 bytes, whose columns are no
+ * pairs of tiles, through what was Q's place, laid out as Q was. */
 #ifndef FLASH_SM90_SHORT_STORE_CUH
 #define FLASH_SM90_SHORT_STORE_CUH
 
 #include "sm90_short_shape.cuh"
 
-/* The same straight from registers: neighbouring lanes trade halves of two tiles of 8 columns, so
- * that a row's 32 bytes are written at once. */
+/* Neighbouring lanes trade halves of two tiles of 8 columns, so that a row's 32 bytes are written
+ * at once. */
 template <class T, int COLUMNS, int FROM>
 FLASH_DEVICE void short_store_direct(const flash_problem &a, const ShortPlace<T> &w,
                                      const float (&o)[COLUMNS / 2], float f0, float f1, int row0)
@@ -35,31 +35,20 @@ FLASH_DEVICE void short_store_direct(const flash_problem &a, const ShortPlace<T>
 
 /* Columns FROM to FROM + COLUMNS of a warp's 16 rows, the factors' times o. */
 template <class T, int COLUMNS, int FROM>
-FLASH_DEVICE void short_store(const flash_short_args &g, const ShortPlace<T> &w,
+FLASH_DEVICE void short_store(const flash_problem &a, const ShortPlace<T> &w,
                               const float (&o)[COLUMNS / 2], float f0, float f1, uint32_t staged,
                               int row0)
 {
-    if constexpr (T::DIRECT) {
-        short_store_direct<T, COLUMNS, FROM>(g.p, w, o, f0, f1, row0);
-        return;
-    }
-    const int warp = (threadIdx.x >> 5) & 3, row = row0 + w.rowgroup * 64 + warp * 16;
-    const uint32_t rows = staged + w.rowgroup * T::CHUNKS * 8192 + warp * 2048;
-    rows_to_shared<T::BF, COLUMNS, FROM, 8192>(rows, o, f0, f1);
-    if constexpr (T::TMA && FROM % 64 == 0 && (COLUMNS % 64 == 0 || FROM + COLUMNS == T::D)) {
-        fence_proxy_async();
-        __syncwarp();
-        if (elected()) {
-#pragma unroll
-            for (int c = FROM / 64; c * 64 < FROM + COLUMNS; ++c)
-                tma_store(&g.out, rows + c * 8192, c * 64, row, w.h, w.b);
-            tma_store_commit();
-        }
+    if constexpr (T::TMA) {
+        short_store_direct<T, COLUMNS, FROM>(a, w, o, f0, f1, row0);
     } else {
+        const int warp = (threadIdx.x >> 5) & 3, row = row0 + w.rowgroup * 64 + warp * 16;
+        const uint32_t rows = staged + w.rowgroup * T::CHUNKS * 8192 + warp * 2048;
+        rows_to_shared<T::BF, COLUMNS, FROM, 8192>(rows, o, f0, f1);
         __syncwarp();
-        rows_to_global<COLUMNS, FROM, 8192>((uint16_t *)g.p.out.data + w.b * g.p.out.batch +
-                                                w.h * g.p.out.head + row * g.p.out.row,
-                                            g.p.out.row, rows, g.p.nq - row, g.p.d);
+        rows_to_global<COLUMNS, FROM, 8192>((uint16_t *)a.out.data + w.b * a.out.batch +
+                                                w.h * a.out.head + row * a.out.row,
+                                            a.out.row, rows, a.nq - row, a.d);
     }
 }
 

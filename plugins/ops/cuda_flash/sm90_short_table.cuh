@@ -22,10 +22,7 @@ static int short_launch(const flash_problem *p, const flash_device *device, void
          tile_map(&args.q, T::BF, p->q, p->nq, p->h, *p, 64, device->encode, SHORT_PROMOTION) ||
          tile_map(&args.k, T::BF, p->k, p->nk, p->hkv, *p, T::BN, device->encode,
                   SHORT_PROMOTION) ||
-         tile_map(&args.v, T::BF, p->v, p->nk, p->hkv, *p, T::BN, device->encode,
-                  SHORT_PROMOTION) ||
-         (!T::DIRECT && tile_map(&args.out, T::BF, p->out, p->nq, p->h, *p, 16, device->encode,
-                                 SHORT_PROMOTION))))
+         tile_map(&args.v, T::BF, p->v, p->nk, p->hkv, *p, T::BN, device->encode, SHORT_PROMOTION)))
         return FLASH_NO_MAP;
     const int64_t tiles =
         (int64_t)((p->nq + T::QUERIES * T::TURNS - 1) / (T::QUERIES * T::TURNS)) * p->b * p->h;
@@ -34,28 +31,31 @@ static int short_launch(const flash_problem *p, const flash_device *device, void
                   clustered ? p->h : 1, args);
 }
 
-#define SHORT(D, BN, ROWS, SPLIT, TWINS, TURNS, BLOCKS, MASS)                                      \
+#define SHORT(D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS)                                             \
     {                                                                                              \
-        short_ready<ShortShape<D, BN, ROWS, SPLIT, TWINS, TURNS, BLOCKS, MASS, SHORT_BF>>,         \
-            short_launch<ShortShape<D, BN, ROWS, SPLIT, TWINS, TURNS, BLOCKS, MASS, SHORT_BF>>     \
+        short_ready<ShortShape<D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS, SHORT_BF>>,                \
+            short_launch<ShortShape<D, BN, ROWS, SPLIT, TURNS, BLOCKS, MASS, SHORT_BF>>            \
     }
 
 /* [set][in the order of FLASH_SHORT_DIMS]; with column sums a block has 64 queries, as flash_select
  * counts */
 const flash_entry SHORT_TABLE[FLASH_SHORT_SETS][FLASH_SHORT_COUNT] = {
-    {SHORT(40, 80, 2, 1, 1, 2, 2, false), SHORT(64, 80, 2, 1, 1, 1, 2, false),
-     SHORT(80, 80, 2, 1, 1, 1, 2, false), SHORT(128, 80, 1, 1, 1, 1, 2, false),
-     SHORT(160, 80, 1, 1, 1, 1, 2, false)},
-    {SHORT(40, 128, 1, 1, 1, 1, 4, false), SHORT(64, 128, 2, 1, 1, 1, 2, false),
-     SHORT(80, 128, 1, 1, 1, 1, 3, false), SHORT(128, 128, 1, 1, 1, 1, 2, false),
-     SHORT(160, 128, 1, 1, 1, 1, 1, false)},
-    {SHORT(40, 128, 1, 2, 1, 1, 2, false), SHORT(64, 128, 1, 2, 1, 1, 2, false),
-     SHORT(80, 128, 1, 2, 1, 1, 1, false), SHORT(128, 128, 1, 2, 1, 1, 1, false),
-     SHORT(160, 128, 1, 2, 1, 1, 1, false)},
-    {SHORT(40, 64, 1, 1, 1, 1, 1, true), SHORT(64, 64, 1, 1, 2, 1, 1, true),
-     SHORT(80, 64, 1, 1, 2, 1, 1, true), SHORT(128, 64, 1, 1, 2, 1, 1, true),
-     SHORT(160, 64, 1, 1, 2, 1, 1, true)},
-    {SHORT(40, 128, 1, 2, 1, 1, 1, true), SHORT(64, 128, 1, 2, 1, 1, 1, true),
-     SHORT(80, 128, 1, 2, 1, 1, 1, true), SHORT(128, 128, 1, 2, 1, 1, 1, true),
-     SHORT(160, 128, 1, 2, 1, 1, 1, true)},
+    {SHORT(40, 64, 2, 1, 2, 2, false), SHORT(64, 64, 2, 1, 1, 2, false),
+     SHORT(80, 64, 2, 1, 1, 2, false), SHORT(128, 64, 1, 1, 1, 2, false),
+     SHORT(160, 64, 1, 1, 1, 2, false)},
+    {SHORT(40, 80, 2, 1, 2, 2, false), SHORT(64, 80, 2, 1, 1, 2, false),
+     SHORT(80, 80, 2, 1, 1, 2, false), SHORT(128, 80, 1, 1, 1, 2, false),
+     SHORT(160, 80, 1, 1, 1, 2, false)},
+    {SHORT(40, 128, 1, 1, 1, 4, false), SHORT(64, 128, 2, 1, 1, 2, false),
+     SHORT(80, 128, 1, 1, 1, 3, false), SHORT(128, 128, 1, 1, 1, 2, false),
+     SHORT(160, 128, 1, 1, 1, 1, false)},
+    {SHORT(40, 128, 1, 2, 1, 2, false), SHORT(64, 128, 1, 2, 1, 2, false),
+     SHORT(80, 128, 1, 2, 1, 1, false), SHORT(128, 128, 1, 2, 1, 1, false),
+     SHORT(160, 128, 1, 2, 1, 1, false)},
+    {SHORT(40, 64, 1, 1, 1, 1, true), SHORT(64, 64, 1, 1, 1, 1, true),
+     SHORT(80, 64, 1, 1, 1, 1, true), SHORT(128, 64, 1, 1, 1, 1, true),
+     SHORT(160, 64, 1, 1, 1, 1, true)},
+    {SHORT(40, 128, 1, 2, 1, 1, true), SHORT(64, 128, 1, 2, 1, 1, true),
+     SHORT(80, 128, 1, 2, 1, 1, true), SHORT(128, 128, 1, 2, 1, 1, true),
+     SHORT(160, 128, 1, 2, 1, 1, true)},
 };
