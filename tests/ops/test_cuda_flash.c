@@ -110,6 +110,26 @@ static void test_families(void **state)
     }
 }
 
+/* 132 multiprocessors: a pair of them for each 64 queries, as long as there are enough. */
+static void test_pairs(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t b, h, nq;
+        int pair;
+    } cases[] = {
+        {2, 8, 256, 1}, {1, 1, 1, 1},   {1, 66, 64, 1},
+        {1, 67, 64, 0}, {2, 33, 65, 0}, {4, 8, 256, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const attn_op_call c = call_of(cases[i].b, cases[i].h, cases[i].nq, 256, 160, 16);
+        const flash_problem p = problem_of(&c);
+        if (flash_pair(&p, 132) != cases[i].pair)
+            fail_msg("B %lld, H %lld, Nq %lld: expected %d", (long long)cases[i].b,
+                     (long long)cases[i].h, (long long)cases[i].nq, cases[i].pair);
+    }
+}
+
 /* 132 multiprocessors: 192 rows where that saves a wave that is worth it. */
 static void test_tall_tiles(void **state)
 {
@@ -380,6 +400,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_tall_tiles),
+        cmocka_unit_test(test_pairs),
         cmocka_unit_test(test_generic_reasons),
         cmocka_unit_test(test_bands),
         cmocka_unit_test(test_fp32),

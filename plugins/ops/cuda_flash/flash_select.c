@@ -120,3 +120,8 @@ int flash_tall(const flash_problem *p, int sms)
 {
     return waves(p, sms, 192) * 147 < waves(p, sms, 128) * 100;
 }
+
+int flash_pair(const flash_problem *p, int sms)
+{
+    return waves(p, sms / 2, 64) == 1;
+}

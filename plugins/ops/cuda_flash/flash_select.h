@@ -82,6 +82,10 @@ uint64_t flash_scratch(const flash_problem *p, int hopper);
  * faster on `sms` multiprocessors, because they come to fewer waves? */
 int flash_tall(const flash_problem *p, int sms);
 
+/* 129 to 256 keys: may two multiprocessors of `sms` share each tile of 64 queries, because half of
+ * them would idle otherwise? */
+int flash_pair(const flash_problem *p, int sms);
+
 #ifdef __cplusplus
 }
 #endif

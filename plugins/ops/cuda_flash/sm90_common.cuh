@@ -176,6 +176,16 @@ FLASH_DEVICE void cluster_send(uint32_t address, const float4 &x, uint32_t bar)
                  : "memory");
 }
 
+/* the same with 8 bytes */
+FLASH_DEVICE void cluster_send(uint32_t address, const float2 &x, uint32_t bar)
+{
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, "
+        "[%3];" ::"r"(address),
+        "f"(x.x), "f"(x.y), "r"(bar)
+        : "memory");
+}
+
 /* tells the others of the cluster that this block has begun and made its mbarriers */
 FLASH_DEVICE void cluster_begun()
 {

@@ -62,7 +62,7 @@ FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float c, int keys, float 
             m = fmaxf(m, fmaxf(s[j * 4 + r * 2], s[j * 4 + r * 2 + 1]));
         m = quad_max(m) * c;
         shift[r] = m;
-        if (T::SPLIT > 1 && m == -INFINITY)
+        if ((T::SPLIT > 1 || T::PAIR) && m == -INFINITY)
             m = 0.f; /* a part without keys */
         float z[2] = {};
 #pragma unroll
@@ -78,21 +78,22 @@ FLASH_DEVICE void short_softmax(float (&s)[T::BN / 2], float c, int keys, float 
     }
 }
 
-/* P V with P in registers */
-template <class T>
-FLASH_DEVICE void short_values(float (&o)[T::D / 2], uint32_t (&p)[T::BN / 4], uint32_t values)
+/* P V with P in registers, columns FROM to FROM + COLUMNS */
+template <class T, int COLUMNS, int FROM>
+FLASH_DEVICE void short_values(float (&o)[COLUMNS / 2], uint32_t (&p)[T::BN / 4], uint32_t values)
 {
-    const uint64_t dv = tile_descriptor(values, T::BN * 128);
+    const uint64_t dv =
+        tile_descriptor(values + FROM / 64 * (T::BN * 128), T::BN * 128) + FROM % 64 * 2 / 16;
     pin(o);
     pin(p);
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < T::BN / 16; ++k) {
         if (k == 0)
-            Wgmma<T::D>::template rs<T::BF, 1, 0>(o, p[0], p[1], p[2], p[3], dv);
+            Wgmma<COLUMNS>::template rs<T::BF, 1, 0>(o, p[0], p[1], p[2], p[3], dv);
         else
-            Wgmma<T::D>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2],
-                                                  p[k * 4 + 3], dv + k * 128);
+            Wgmma<COLUMNS>::template rs<T::BF, 1, 1>(o, p[k * 4], p[k * 4 + 1], p[k * 4 + 2],
+                                                     p[k * 4 + 3], dv + k * 128);
     }
     wgmma_commit();
 }
@@ -142,7 +143,7 @@ template <class T, int TURN> FLASH_DEVICE void short_whole(const ShortTile<T> &t
         mbarrier_wait(t.bars + T::CHUNKS * 8, 0); /* the values */
     else if constexpr (TURN == 0)
         short_copied<T, 1>();
-    short_values<T>(o, p, t.values);
+    short_values<T, T::D, 0>(o, p, t.values);
     const float f[2] = {reciprocal(sum[0]), reciprocal(sum[1])};
     if constexpr (T::MASS) {
         const float seen[2] = {row < a.nq ? f[0] : 0.f, row + 8 < a.nq ? f[1] : 0.f};
@@ -264,7 +265,7 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     extern __shared__ uint8_t raw[];
     uint8_t *smem = raw + (-smem_address(raw) & 1023);
     const uint32_t base = smem_address(smem);
-    const ShortPlace<T> w = short_place<T>(a);
+    const ShortPlace<T> w = short_place<T>(a, blockIdx.x);
     const ShortCorner from = short_corner<T>(a, w);
     ShortMass<T> mass = {};
     if constexpr (T::MASS)

@@ -14,19 +14,20 @@
 enum { VALUES_LATER = 800 }; /* clocks; 400 to 800 measured best where Q and K take 2000 to come */
 enum { BARRIER_SUMS = 6, BARRIER_WORKERS = 7 }; /* named barriers; 1 to 4 are of 128 threads */
 
-template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_>
+template <int D_, int BN_, int ROWS_, int SPLIT_, int TURNS_, int BLOCKS_, bool MASS_, bool BF_,
+          bool PAIR_ = false>
 struct ShortShape {
     static constexpr int D = D_, BN = BN_, ROWS = ROWS_, SPLIT = SPLIT_, TURNS = TURNS_,
                          BLOCKS = BLOCKS_;
-    static constexpr bool BF = BF_, MASS = MASS_, TMA = D % 16 == 0;
+    static constexpr bool BF = BF_, MASS = MASS_, PAIR = PAIR_, TMA = D % 16 == 0;
     static constexpr int WORKERS = ROWS * SPLIT * 128, KEYS = BN * SPLIT, QUERIES = ROWS * 64;
     /* a warp of its own asks for the values and takes the mean (a ninth warp leaves the others 168
      * registers: too few where two warpgroups share 256 keys) */
-    static constexpr bool HELPER = MASS && TMA && SPLIT == 1;
+    static constexpr bool HELPER = (MASS || PAIR) && TMA && SPLIT == 1;
     static constexpr int THREADS = WORKERS + (HELPER ? 32 : 0);
     static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
-    /* two warpgroups share the columns of O: the first takes so many */
-    static constexpr int LEFT = SPLIT == 1 ? D : D > 64 ? 64 : 32;
+    /* two warpgroups or blocks share the columns of O: the first takes so many */
+    static constexpr int LEFT = SPLIT == 1 && !PAIR ? D : D > 64 ? 64 : 32;
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
                          K_BYTES = CHUNKS * BN * 128; /* K_BYTES: of one part */
     static constexpr int FRONT = TURNS * Q_BYTES + SPLIT * K_BYTES, TILES = FRONT + SPLIT * K_BYTES;
@@ -40,6 +41,7 @@ struct ShortShape {
     static_assert(SPLIT == 1 || (SPLIT == 2 && ROWS == 1 && BN % 32 == 0),
                   "P takes its part of K's");
     static_assert(!MASS || ROWS == 1, "column sums are of 64 queries");
+    static_assert(!PAIR || (TMA && ROWS == 1 && SPLIT == 1 && !MASS), "see sm90_short_pair.cuh");
 };
 
 typedef struct flash_short_args {
@@ -52,16 +54,16 @@ template <class T> struct ShortPlace {
     int rowgroup, part;
 };
 
-template <class T> FLASH_DEVICE ShortPlace<T> short_place(const flash_problem &a)
+template <class T> FLASH_DEVICE ShortPlace<T> short_place(const flash_problem &a, int block)
 {
     constexpr int QUERIES = T::QUERIES * T::TURNS;
-    const int per_head = (a.nq + QUERIES - 1) / QUERIES, bh = blockIdx.x / per_head,
+    const int per_head = (a.nq + QUERIES - 1) / QUERIES, bh = block / per_head,
               group = __shfl_sync(0xffffffffu, (int)threadIdx.x >> 7, 0);
     ShortPlace<T> w;
     w.b = bh / a.h;
     w.h = bh - w.b * a.h;
     w.hkv = a.h == a.hkv ? w.h : w.h / (a.h / a.hkv);
-    w.row0 = (blockIdx.x - bh * per_head) * QUERIES;
+    w.row0 = (block - bh * per_head) * QUERIES;
     w.rowgroup = group % T::ROWS;
     w.part = group / T::ROWS;
     return w;
@@ -81,13 +83,19 @@ template <class T> FLASH_DEVICE void short_bars(const flash_short_args &g, uint3
 /* Which head and batch entry of q, k and v the block reads: before griddepcontrol.wait. */
 struct ShortCorner {
     int qh, qb, kh, kb, vh, vb;
+    int key0; /* the first of its keys */
 };
 
 template <class T>
 FLASH_DEVICE ShortCorner short_corner(const flash_problem &a, const ShortPlace<T> &w)
 {
-    return {a.q.head ? w.h : 0,  a.q.batch ? w.b : 0,  a.k.head ? w.hkv : 0,
-            a.k.batch ? w.b : 0, a.v.head ? w.hkv : 0, a.v.batch ? w.b : 0};
+    return {a.q.head ? w.h : 0,
+            a.q.batch ? w.b : 0,
+            a.k.head ? w.hkv : 0,
+            a.k.batch ? w.b : 0,
+            a.v.head ? w.hkv : 0,
+            a.v.batch ? w.b : 0,
+            0};
 }
 
 /* Each chunk of 64 columns has a warp that asks for it: Q and K, with a barrier of their own, then
@@ -109,13 +117,14 @@ FLASH_DEVICE void short_ask_all(const flash_short_args &g, const ShortPlace<T> &
                  from.qb);
 #pragma unroll
     for (int i = 0; i < T::SPLIT; ++i)
-        tma_load(keys + i * T::K_BYTES, &g.k, bar, c * 64, i * T::BN, from.kh, from.kb);
+        tma_load(keys + i * T::K_BYTES, &g.k, bar, c * 64, from.key0 + i * T::BN, from.kh, from.kb);
     if constexpr (!T::HELPER)
 #pragma unroll
         for (int i = 0; i < T::SPLIT; ++i) {
             const uint32_t full = base + T::BARS + (T::CHUNKS + i) * 8;
             mbarrier_expect(full, T::BN * 128);
-            tma_load(values + i * T::K_BYTES, &g.v, full, c * 64, i * T::BN, from.vh, from.vb);
+            tma_load(values + i * T::K_BYTES, &g.v, full, c * 64, from.key0 + i * T::BN, from.vh,
+                     from.vb);
         }
 }
 
@@ -137,7 +146,7 @@ FLASH_DEVICE void short_ask_values(const flash_short_args &g, const ShortCorner 
 #pragma unroll
         for (int c = 0; c < T::CHUNKS; ++c)
             tma_load(base + T::FRONT + c * (T::BN * 128) + i * T::K_BYTES, &g.v, full, c * 64,
-                     i * T::BN, from.vh, from.vb);
+                     from.key0 + i * T::BN, from.vh, from.vb);
     }
 }
 
