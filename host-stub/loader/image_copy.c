@@ -12,8 +12,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U /* Linux 6.3: say so, where memfds are otherwise not executable */
+#ifndef MFD_EXEC /* Linux 6.3: say whether the memfd may be a program */
+#define MFD_NOEXEC_SEAL 0x0008U
+#define MFD_EXEC        0x0010U
 #endif
 
 /* A writer may have left the file half done within the clock's last tick without its times telling:
@@ -53,9 +54,13 @@ static int memory_file(const char *path)
     const char *name = slash ? slash + 1 : path;
     char label[128];
     (void)snprintf(label, sizeof label, "%s", name);
-    int fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+    int fd = memfd_create(label, flags | MFD_EXEC);
     if (fd < 0 && errno == EINVAL) {
-        fd = memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        fd = memfd_create(label, flags); /* before Linux 6.3 */
+    } else if (fd < 0 && errno == EACCES) {
+        /* vm.memfd_noexec 2: no memfd may be run as a program; its pages may still be mapped */
+        fd = memfd_create(label, flags | MFD_NOEXEC_SEAL);
     }
     return fd;
 }

@@ -1,7 +1,8 @@
 /* Where the system forbids executing memory, the file itself is opened, whatever the language in
  * which the dynamic linker says so; a plugin that it refuses for reasons of its own is not tried
- * again.  This program's dlopen, dlerror and mmap come before libc's: no ordinary account can have
- * the kernel forbid it. */
+ * again.  Where it forbids only to run memory as a program, the copy serves.  This program's
+ * dlopen, dlerror, mmap and memfd_create come before libc's: no ordinary account can have the
+ * kernel forbid it. */
 #include "fault.h"
 
 #include <dlfcn.h>
@@ -11,8 +12,9 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-static const char *refusal;   /* what dlopen says of a copy; NULL: it opens it */
-static bool memory_forbidden; /* mapping a copy as code fails */
+static const char *refusal;     /* what dlopen says of a copy; NULL: it opens it */
+static bool memory_forbidden;   /* mapping a copy as code fails */
+static bool programs_forbidden; /* vm.memfd_noexec 2: a memfd must be made not to be one */
 static const char *said;
 
 void *dlopen(const char *name, int mode)
@@ -55,6 +57,16 @@ void *mmap(void *address, size_t size, int protection, int flags, int fd, off_t 
     return (void *)mapped;
 }
 
+int memfd_create(const char *name, unsigned flags)
+{
+    const unsigned no_program = 0x0008U, program = 0x0010U; /* of Linux 6.3 */
+    if (programs_forbidden && !(flags & no_program)) {
+        errno = EACCES;
+        return -1;
+    }
+    return (int)syscall(SYS_memfd_create, name, flags & ~(no_program | program));
+}
+
 /* The dynamic linker's words as they are, and as translators may put them. */
 static void forbidden(void **state)
 {
@@ -89,4 +101,17 @@ static void allowed(void **state)
     fault_expect_good();
 }
 
-FAULT_MAIN(FAULT_TEST(forbidden), FAULT_TEST(allowed))
+static void no_programs(void **state)
+{
+    (void)state;
+    memory_forbidden = false;
+    refusal = NULL;
+    programs_forbidden = true;
+    the_fault.log[0] = 0;
+    fault_registry(0);
+    fault_expect_good();
+    assert_null(strstr(the_fault.log, "opened where it lies"));
+    programs_forbidden = false;
+}
+
+FAULT_MAIN(FAULT_TEST(forbidden), FAULT_TEST(allowed), FAULT_TEST(no_programs))
