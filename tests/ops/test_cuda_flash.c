@@ -242,14 +242,60 @@ static void test_fp32_scratch(void **state)
     assert_int_equal(plain.v - plain.k, 2 * 16 * 128 * 48 * 2);
     assert_int_equal(plain.back, 2 * (plain.v - plain.k));
     assert_true(flash_scratch(&p, 1) >= plain.bytes && flash_scratch(&p, 1) < plain.bytes + 256);
+    c = call_of(2, 8, 100, 177, 40, 32);
     want_key_mass(&c);
     p = problem_of(&c);
     const flash_split_layout both = flash_split_lay_out(&p, 48, 1);
     assert_int_equal(both.back - both.q, 2 * 16 * 128 * 48 * 2);
-    assert_true(flash_scratch(&p, 1) >= both.bytes + 2 * 8 * 100 * 8 + 2 * 8 * 77 * 4);
+    assert_true(flash_scratch(&p, 1) >= both.bytes + 2 * 8 * 100 * 8 + 2 * 8 * 177 * 4);
     c = call_of(1, 2, 10, 0, 64, 32); /* no keys: nothing to stage */
     p = problem_of(&c);
     assert_int_equal(flash_split_lay_out(&p, 64, 0).bytes, 0);
+}
+
+/* fp32 key_mass of few keys is plain, but where there is much to do, or something to hide. */
+static void test_fp32_key_mass(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t b, h, nq, nk, d;
+        int family, index, parts;
+    } cases[] = {
+        {2, 8, 64, 64, 160, FLASH_PLAIN, 2, 4},    /* 64 blocks of 16 queries */
+        {2, 8, 256, 77, 64, FLASH_PLAIN, 3, 8},    /* 128 of 32 */
+        {2, 8, 1024, 77, 80, FLASH_PLAIN, 7, 16},  /* 256 of 64 */
+        {2, 8, 64, 129, 40, FLASH_SPLIT, 0, 1},    /* more keys */
+        {1, 8, 64, 64, 200, FLASH_SPLIT, 5, 1},    /* wider values than it is compiled for */
+        {2, 8, 4096, 77, 40, FLASH_SPLIT, 0, 8},   /* too much; 512 queries a block */
+        {2, 8, 4096, 4096, 40, FLASH_SPLIT, 0, 1}, /* enough blocks without parts */
+        {1, 1, 100, 300, 40, FLASH_SPLIT, 0, 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        attn_op_call c = call_of(cases[i].b, cases[i].h, cases[i].nq, cases[i].nk, cases[i].d, 32);
+        assert_int_equal(choice_of(&c, 1, 1).family, FLASH_SPLIT);
+        want_key_mass(&c);
+        const flash_choice choice = choice_of(&c, 1, 0);
+        if ((int)choice.family != cases[i].family || choice.index != cases[i].index ||
+            choice.mass_parts != cases[i].parts)
+            fail_msg("case %zu: family %d index %d, %d parts", i, choice.family, choice.index,
+                     choice.mass_parts);
+        assert_int_equal(choice.mass_bytes, (uint64_t)cases[i].b * (uint64_t)cases[i].h *
+                                                (uint64_t)cases[i].parts * (uint64_t)cases[i].nk *
+                                                4);
+        c.mask = tensor(cases[i].b, cases[i].h, cases[i].nq, cases[i].nk, 32);
+        c.mask.code = ATTN_CODE_UINT;
+        c.mask.bits = 8;
+        assert_int_equal(choice_of(&c, 1, 1).family, FLASH_SPLIT);
+    }
+    attn_op_call c = call_of(2, 8, 64, 64, 192, 32);
+    want_key_mass(&c);
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_PLAIN);
+    assert_int_equal(choice_of(&c, 0, 1).family, FLASH_SPLIT); /* 117 KB of shared memory */
+    c = call_of(2, 8, 64, 64, 80, 32);
+    want_key_mass(&c);
+    assert_int_equal(choice_of(&c, 0, 1).family, FLASH_PLAIN);
+    c.v.stride[3] = 2;
+    assert_int_equal(choice_of(&c, 1, 1).family, FLASH_SPLIT);
 }
 
 static void test_key_mass_and_scratch(void **state)
@@ -405,6 +451,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_bands),
         cmocka_unit_test(test_fp32),
         cmocka_unit_test(test_fp32_scratch),
+        cmocka_unit_test(test_fp32_key_mass),
         cmocka_unit_test(test_key_mass_and_scratch),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_limits),

@@ -68,6 +68,7 @@ static attn_status all_ready(int hopper, attn_error *err)
         {flash_generic_bf16, FLASH_GENERIC_COUNT, 0},
         {flash_second_f16, FLASH_GENERIC_COUNT, 0},
         {flash_second_bf16, FLASH_GENERIC_COUNT, 0},
+        {flash_plain, FLASH_PLAIN_COUNT, 0},
         {flash_split, FLASH_SPLIT_COUNT, 0},
         {flash_split_mass, FLASH_SPLIT_COUNT, 0},
         {flash_long_f16, FLASH_LONG_COUNT, 1},
@@ -184,6 +185,8 @@ static const flash_entry *first_kernel(const flash_problem *p, const flash_choic
         return bf16 ? &flash_short_bf16[c->set][c->index] : &flash_short_f16[c->set][c->index];
     if (c->family == FLASH_SPLIT)
         return &flash_split[c->index];
+    if (c->family == FLASH_PLAIN)
+        return &flash_plain[c->index];
     return bf16 ? &flash_generic_bf16[c->index] : &flash_generic_f16[c->index];
 }
 

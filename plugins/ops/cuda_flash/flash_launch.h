@@ -9,8 +9,7 @@
 extern "C" {
 #endif
 
-#define FLASH_NO_MAP     (-1)
-#define FLASH_LEAST_SMEM (99 * 1024) /* what a block may have on 8.6 and 8.9, the least of all */
+#define FLASH_NO_MAP (-1)
 
 typedef struct flash_device {
     int sms;
@@ -33,6 +32,7 @@ extern const flash_entry flash_generic_f16[FLASH_GENERIC_COUNT],
     flash_generic_bf16[FLASH_GENERIC_COUNT];
 extern const flash_entry flash_second_f16[FLASH_GENERIC_COUNT],
     flash_second_bf16[FLASH_GENERIC_COUNT];
+extern const flash_entry flash_plain[FLASH_PLAIN_COUNT];
 extern const flash_entry flash_split[FLASH_SPLIT_COUNT], flash_split_mass[FLASH_SPLIT_COUNT];
 
 /* key_mass from the partial sums in p->scratch */

@@ -1,4 +1,5 @@
 #include "flash_select.h"
+#include "flash_plain.h"
 #include "flash_split.h"
 
 #include <stddef.h>
@@ -46,6 +47,37 @@ static int short_set(const flash_problem *p)
                           : -1;
 }
 
+/* Where key_mass is wanted of few keys and the work is small (1024 x 77, D 80, at B2 H8 is): else
+ * tensor cores are faster, though they take four kernels. */
+static int plain_takes(const flash_problem *p, int hopper)
+{
+    const int wide = p->d > p->dv ? p->d : p->dv;
+    const int64_t scores = (int64_t)p->b * p->h * p->nq * p->nk;
+    return p->key_mass.data && p->nk > 0 && p->nk <= FLASH_PLAIN_KEYS &&
+           p->dv <= 64 * FLASH_PLAIN_PASSES && scores <= (INT64_C(1) << 27) / wide &&
+           !p->bias.data && !p->mask.data && !p->band && !p->probs.data && p->q.col == 1 &&
+           p->k.col == 1 && p->v.col == 1 && p->out.col == 1 &&
+           flash_plain_smem(p, flash_plain_rows(p)) <=
+               (size_t)(hopper ? FLASH_HOPPER_SMEM : FLASH_LEAST_SMEM);
+}
+
+static void choose_f32(const flash_problem *p, int hopper, flash_choice *c)
+{
+    static const int dims[] = FLASH_LONG_DIMS;
+    if (plain_takes(p, hopper)) {
+        const int rows = flash_plain_rows(p);
+        c->family = FLASH_PLAIN;
+        c->index = (rows == 16   ? 0
+                    : rows == 32 ? 1
+                                 : 2) *
+                       FLASH_PLAIN_PASSES +
+                   (p->dv + 63) / 64 - 1;
+    } else {
+        c->family = FLASH_SPLIT;
+        c->index = first_holding(dims, FLASH_SPLIT_COUNT, p->d > p->dv ? p->d : p->dv);
+    }
+}
+
 flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
 {
     static const int long_dims[] = FLASH_LONG_DIMS, short_dims[] = FLASH_SHORT_DIMS,
@@ -70,18 +102,21 @@ flash_choice flash_select(const flash_problem *p, int hopper, int aligned)
         }
     }
     if (p->dtype == FLASH_F32) {
-        c.family = FLASH_SPLIT;
-        c.index = first_holding(long_dims, FLASH_SPLIT_COUNT, wide);
+        choose_f32(p, hopper, &c);
     } else if (c.family == FLASH_NOTHING) {
         c.family = FLASH_GENERIC;
         c.index = first_holding(generic_dims, FLASH_GENERIC_COUNT, wide);
     }
-    const int one_pass = c.family == FLASH_SHORT;
+    const int one_pass = c.family == FLASH_SHORT || c.family == FLASH_PLAIN,
+              block_rows = c.family == FLASH_PLAIN ? flash_plain_rows(p) : 64;
     c.second_pass = p->nk > 0 && !one_pass && (p->key_mass.data || p->probs.data);
     if (p->key_mass.data && p->nk > 0) {
         /* a cluster of one block is none */
-        c.clustered = one_pass && p->nq <= 64 && p->h > 1 && p->h <= 8;
-        c.mass_parts = c.clustered ? 0 : one_pass ? (p->nq + 63) / 64 : 1;
+        c.clustered = c.family == FLASH_SHORT && p->nq <= 64 && p->h > 1 && p->h <= 8;
+        c.mass_parts = c.clustered               ? 0
+                       : one_pass                ? (p->nq + block_rows - 1) / block_rows
+                       : c.family == FLASH_SPLIT ? flash_split_parts(p)
+                                                 : 1;
         c.mass_bytes = (uint64_t)p->b * (uint64_t)p->h * (uint64_t)c.mass_parts * (uint64_t)p->nk *
                        sizeof(float);
     }

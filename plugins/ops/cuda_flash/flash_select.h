@@ -5,6 +5,9 @@
 
 #include "flash_kernel.h"
 
+/* bytes that a block may have: on 8.6 and 8.9, the least of all, and on 9.0 */
+enum { FLASH_LEAST_SMEM = 99 * 1024, FLASH_HOPPER_SMEM = 227 * 1024 };
+
 /* The compiled head dimensions of the Hopper kernels and of the fp32 ones (those of
  * FLASH_LONG_DIMS); a call takes the smallest that holds its own. */
 #define FLASH_LONG_DIMS                                                                            \
@@ -20,7 +23,8 @@ enum {
     FLASH_BAND_COUNT = 5, /* sizes of FLASH_SHORT_DIMS */
     FLASH_SHORT_COUNT = 5,
     FLASH_MASS_COUNT = 5,
-    FLASH_SPLIT_COUNT = 7
+    FLASH_SPLIT_COUNT = 7,
+    FLASH_PLAIN_COUNT = 9 /* 16, 32, 64 queries a block, each with values up to 64, 128, 192 wide */
 };
 
 /* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
@@ -38,14 +42,15 @@ enum {
 enum { FLASH_GENERIC_COUNT = 4 };
 
 /* FLASH_BAND: FLASH_LONG where queries see a band of the keys. FLASH_SPLIT: fp32. FLASH_GENERIC:
- * fp16 and bf16 where no kernel of Hopper's own serves. */
+ * fp16 and bf16 where no kernel of Hopper's own serves. FLASH_PLAIN: fp32 key_mass of few keys. */
 typedef enum flash_family {
     FLASH_NOTHING,
     FLASH_LONG,
     FLASH_BAND,
     FLASH_SHORT,
     FLASH_GENERIC,
-    FLASH_SPLIT
+    FLASH_SPLIT,
+    FLASH_PLAIN
 } flash_family;
 
 typedef struct flash_choice {

@@ -21,6 +21,24 @@ typedef struct flash_split_layout {
     size_t back, q_back, wide, bytes; /* back and wide: of K's tiles, then of V's */
 } flash_split_layout;
 
+/* Queries of a block of the second pass, whole tiles: all of them where the keys alone make enough
+ * blocks for twice the multiprocessors of an H100, else as many as do. */
+static inline int flash_split_queries(const flash_problem *p)
+{
+    const int64_t blocks =
+                      (int64_t)((p->nk + FLASH_SPLIT_TILE - 1) / FLASH_SPLIT_TILE) * p->b * p->h,
+                  tiles = (p->nq + FLASH_SPLIT_TILE - 1) / FLASH_SPLIT_TILE,
+                  parts = blocks > 0 && blocks < 264 ? (264 + blocks - 1) / blocks : 1,
+                  each = (tiles + parts - 1) / parts;
+    return (int)(each > 1 ? each : 1) * FLASH_SPLIT_TILE;
+}
+
+static inline int flash_split_parts(const flash_problem *p)
+{
+    const int queries = flash_split_queries(p);
+    return (p->nq + queries - 1) / queries;
+}
+
 /* The compiled columns of a head dimension: 40 takes steps of 16 columns, like all others. */
 static inline int flash_split_columns(int d)
 {

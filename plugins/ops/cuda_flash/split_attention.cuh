@@ -157,8 +157,9 @@ SPLIT_DEVICE void split_columns(const split_args &g, const SplitPlace<T> &w, flo
                             row0 + w.cg * T::SK + n * 8 + (threadIdx.x & 3) * 2 + e, n, e, sum);
 }
 
-/* Second pass: a block owns keys and walks over the queries: probabilities from the scores and the
- * first pass's shifts and sums; stores them, and adds up each key's, [B, H, Nk] in scratch. */
+/* Second pass: a block owns keys and walks over its part of the queries: probabilities from the
+ * scores and the first pass's shifts and sums; stores them, and adds up each key's, [B, H, parts,
+ * Nk] in scratch. */
 template <class T>
 __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     split_mass_kernel(const __grid_constant__ split_args g)
@@ -167,16 +168,17 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
     const flash_problem &a = g.p;
     const SplitPlace<T> w(a, blockIdx.x, a.nk, memory);
     const SplitStream q = split_stream_queries(g, w.b * a.h + w.h, T::COLUMNS);
+    const int first = (int)blockIdx.y * g.queries, last = min(first + g.queries, a.nq);
     float sum[T::MT][2] = {};
     int at = 0;
     split_begin();
     split_keep_rows<T>(w, SplitSource(a.k, w.b, w.hk, a.nk, a.d));
-    split_ask<T>(split_slot<T>(w, 0), q, 0, 0);
+    split_ask<T>(split_slot<T>(w, 0), q, first, 0);
 #pragma unroll 1
-    for (int row0 = 0; row0 < a.nq; row0 += T::BN) {
+    for (int row0 = first; row0 < last; row0 += T::BN) {
         float s[T::S][4];
         split_stream_scores<T>(w, s, q, row0, a.nq - row0, a.d, q,
-                               row0 + T::BN < a.nq ? row0 + T::BN : -1, at);
+                               row0 + T::BN < last ? row0 + T::BN : -1, at);
         split_columns<T>(g, w, s, q, row0, sum);
     }
     if (!a.key_mass.data)
@@ -187,7 +189,9 @@ __global__ void __launch_bounds__(T::THREADS, T::BLOCKS)
         for (int y = 0; y < T::MT * 2; ++y) {
             const int j = w.row0 + w.row + (y >> 1) * 16 + (y & 1) * 8;
             if (j < a.nk)
-                ((float *)a.scratch)[(int64_t)(w.b * a.h + w.h) * a.nk + j] = sum[y >> 1][y & 1];
+                ((float *)
+                     a.scratch)[((int64_t)(w.b * a.h + w.h) * gridDim.y + blockIdx.y) * a.nk + j] =
+                    sum[y >> 1][y & 1];
         }
 }
 

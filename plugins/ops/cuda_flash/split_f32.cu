@@ -26,7 +26,8 @@ static bool split_prefers_small(const flash_problem *p, const flash_device *devi
 static split_args split_args_of(const flash_problem *p, int columns)
 {
     const int second_pass = p->stats != nullptr;
-    return {*p, flash_split_lay_out(p, columns, second_pass), (char *)p->staged};
+    return {*p, flash_split_lay_out(p, columns, second_pass), (char *)p->staged,
+            flash_split_queries(p)};
 }
 
 template <class T>
@@ -97,7 +98,8 @@ static int split_mass_launch(const flash_problem *p, const flash_device *device,
 {
     static_assert(T::SMEM <= FLASH_LEAST_SMEM, "it serves every chip");
     return launch(split_mass_kernel<T>,
-                  dim3((unsigned)((p->nk + T::ROWS - 1) / T::ROWS * (int64_t)p->b * p->h)),
+                  dim3((unsigned)((p->nk + T::ROWS - 1) / T::ROWS * (int64_t)p->b * p->h),
+                       (unsigned)flash_split_parts(p)),
                   T::THREADS, T::SMEM, stream, device->hopper != 0, 1,
                   split_args_of(p, T::COLUMNS));
 }

@@ -8,7 +8,8 @@
 typedef struct split_args {
     flash_problem p;
     flash_split_layout at;
-    char *base; /* of the staged operands */
+    char *base;  /* of the staged operands */
+    int queries; /* of a block of the second pass */
 } split_args;
 
 enum { SPLIT_STAGE_THREADS = 256 };
