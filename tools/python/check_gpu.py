@@ -185,6 +185,12 @@ def cases():
         yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype)  # tall tiles, several a block
         if dtype != F32:
             yield dict(b=2, h=20, nq=1000, nk=600, d=64, dtype=dtype, grow=100.0)
+        for d in (72, 104, 136, 160):  # pairs of multiprocessors, and one head too many for them
+            for b, h, nq, nk in ((2, 8, 256, 256), (2, 8, 250, 193), (1, 3, 65, 129), (1, 67, 64, 256)):
+                yield dict(b=b, h=h, nq=nq, nk=nk, d=d, dtype=dtype, layout="bnhd")
+    for d in (1, 41, 80, 160, 192):  # fp32 key_mass: plain, and shared among blocks
+        for b, h, nq, nk in ((2, 8, 64, 64), (2, 8, 256, 77), (4, 8, 1000, 77), (1, 2, 700, 128), (2, 2, 700, 200)):
+            yield dict(b=b, h=h, nq=nq, nk=nk, d=d, dtype=F32, wants=("lse", "key_mass"), layout="odd")
     for d in (40, 64, 80, 128, 160, 256, 512):
         for wild in WILD:
             mask = (0, 0, 0, 1) if wild == "garbage" else None
@@ -205,6 +211,7 @@ def quick_cases():
             yield dict(b=1, h=1, nq=140, nk=300, d=d, dtype=dtype)
         for d in (40, 64, 80, 128, 160):
             yield dict(b=1, h=1, nq=140, nk=77, d=d, dtype=dtype, layout="bnhd")
+            yield dict(b=1, h=1, nq=140, nk=60, d=d, dtype=dtype)
             yield dict(b=1, h=2, nq=70, nk=200, d=d, dtype=dtype)
             yield dict(b=1, h=2, nq=64, nk=64, d=d, dtype=dtype, wants=mass)
             yield dict(b=1, h=2, nq=70, nk=130, d=d, dtype=dtype, wants=mass)
@@ -217,6 +224,7 @@ def quick_cases():
     for d in (40, 64, 80, 128, 160, 256, 512):
         yield dict(b=1, h=1, nq=70, nk=90, d=d, dtype=F32, wants=mass)
         yield dict(b=1, h=1, nq=70, nk=90, d=d, dtype=F32, wild="rows")
+        yield dict(b=1, h=1, nq=200, nk=150, d=d, dtype=F32, wants=mass)
     yield dict(b=1, h=2, nq=70, nk=90, d=40, dtype=F32, band=(-10, 20), wants=("lse", "key_mass", "probs"))
     yield dict(b=2, h=8, nq=1100, nk=130, d=40, dtype=F32)
 
