@@ -236,7 +236,7 @@ static void test_why_many(void **state)
     assert_non_null(mkdtemp(folder));
     for (int i = 0; i < MANY; i++) {
         (void)snprintf(path, sizeof path, "%s/%03d.so", folder, i);
-        (void)snprintf(at, sizeof id, "org.attnplug.test.n%03d", i);
+        (void)snprintf(at, sizeof id, "org.attnplug.test.n%03u", (unsigned)i % 1000);
         FILE *to = fopen(path, "wb");
         assert_non_null(to);
         assert_int_equal(fwrite(bytes, 1, n, to), n);
