@@ -27,7 +27,7 @@ enum {
     FLASH_PLAIN_COUNT = 9 /* 16, 32, 64 queries a block, each with values up to 64, 128, 192 wide */
 };
 
-/* Up to 80 keys, 128 and 256; with column sums up to 64 and 256. */
+/* Up to 64 keys, 80, 128 and 256; with column sums up to 64 and 256. */
 enum {
     FLASH_SHORT_64,
     FLASH_SHORT_80,
@@ -87,8 +87,8 @@ uint64_t flash_scratch(const flash_problem *p, int hopper);
  * faster on `sms` multiprocessors, because they come to fewer waves? */
 int flash_tall(const flash_problem *p, int sms);
 
-/* 129 to 256 keys: may two multiprocessors of `sms` share each tile of 64 queries, because half of
- * them would idle otherwise? */
+/* 129 to 256 keys, D over 64: may two multiprocessors of `sms` share each tile of 64 queries,
+ * because half of them would idle otherwise? */
 int flash_pair(const flash_problem *p, int sms);
 
 #ifdef __cplusplus

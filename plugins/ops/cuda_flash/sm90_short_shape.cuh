@@ -25,7 +25,7 @@ struct ShortShape {
      * registers: too few where two warpgroups share 256 keys) */
     static constexpr bool HELPER = (MASS || PAIR) && TMA && SPLIT == 1;
     static constexpr int THREADS = WORKERS + (HELPER ? 32 : 0);
-    static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16, PIECES = D / 8;
+    static constexpr int CHUNKS = (D + 63) / 64, STEPS = (D + 15) / 16;
     /* two warpgroups or blocks share the columns of O: the first takes so many */
     static constexpr int LEFT = SPLIT == 1 && !PAIR ? D : D > 64 ? 64 : 32;
     static constexpr int Q_BYTES = ROWS * CHUNKS * 8192,
