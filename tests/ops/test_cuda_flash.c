@@ -128,6 +128,10 @@ static void test_pairs(void **state)
             fail_msg("B %lld, H %lld, Nq %lld: expected %d", (long long)cases[i].b,
                      (long long)cases[i].h, (long long)cases[i].nq, cases[i].pair);
     }
+    const attn_op_call one = call_of(1, 1, 1, 256, 160, 16);
+    const flash_problem p = problem_of(&one);
+    assert_true(flash_pair(&p, 2));
+    assert_false(flash_pair(&p, 1)); /* of a divided GPU: no other to share with */
 }
 
 /* 132 multiprocessors: 192 rows where that saves a wave that is worth it. */

@@ -158,5 +158,5 @@ int flash_tall(const flash_problem *p, int sms)
 
 int flash_pair(const flash_problem *p, int sms)
 {
-    return waves(p, sms / 2, 64) == 1;
+    return sms > 1 && waves(p, sms / 2, 64) == 1;
 }
